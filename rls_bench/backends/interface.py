@@ -1,0 +1,86 @@
+"""What a backend is: the one interface that every kernel stands behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from rls_bench.problem import Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rls_bench.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Support:
+    """Yes, or no with the reason in one line."""
+
+    supported: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.supported
+
+
+YES = Support(True)
+
+
+def no(reason: str) -> Support:
+    """A refusal; ``reason`` is one line that says what is missing or what the kernel cannot do."""
+    return Support(False, reason)
+
+
+class AttentionStats(NamedTuple):
+    """Row statistics of one call, without the matrix; each float32 [batch, query_heads, query_length].
+
+    With ``Z`` the scaled scores of the visible keys: ``lse = logsumexp(Z)``, ``lse_steered = logsumexp(Z + λb)``,
+    entropies in nats of A = softmax(Z) and of A' = softmax(Z + λb), and ``kl = KL(A ‖ A')``. They describe the
+    eps = 0 form. Rows with no visible key hold 0.
+    """
+
+    lse: Tensor
+    lse_steered: Tensor
+    entropy: Tensor
+    entropy_steered: Tensor
+    kl: Tensor
+
+
+# A call's result: the output alone, or with AttentionStats where the problem asks for them.
+Result = Any
+Call = Callable[[], Result]
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One kernel behind the common interface.
+
+    ``available`` speaks of this machine, ``supports`` of one problem, ``measurable`` says whether a latency
+    taken here would mean anything (an interpreter's would not). All three are cheap and touch no tensor.
+    ``prepare`` does what is done once (compile, build masks, pack a cache) and returns the call that is timed;
+    what production must redo for each new saliency stays inside that call. Each docstring says which is which.
+    The call returns a Tensor [B, Hq, Lq, Dv] in query's dtype, or ``(Tensor, AttentionStats)`` where
+    ``problem.return_stats``. It is differentiable when ``supports`` accepts ``problem.requires_grad``.
+    """
+
+    name: str
+    # One line for `rls-bench list`.
+    summary: str
+    # False for the plain-attention floor, which ignores bias and strength.
+    steers: bool
+    # Substrings of the operator or kernel names that a profiler must see, any one of them; empty: don't check.
+    kernels: tuple[str, ...]
+
+    def available(self) -> Support: ...
+
+    def supports(self, problem: Problem) -> Support: ...
+
+    def measurable(self) -> Support: ...
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables that a fresh worker process needs before it imports anything."""
+        ...
+
+    def prepare(self, inputs: Inputs) -> Call: ...

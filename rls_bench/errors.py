@@ -1,0 +1,42 @@
+"""Every error that rls_bench raises on purpose.
+
+    RlsBenchError
+    ├── BackendError            a backend that was asked for by name cannot run
+    │   ├── UnknownBackend          no backend has that name
+    │   ├── BackendUnavailable      this machine lacks what it needs
+    │   └── BackendUnsupported      it cannot do this problem
+    ├── RecordError             a results file cannot be read or written
+    └── PolicyError             a policy file cannot be read
+
+Wrong arguments to the operator raise plain ``ValueError`` and ``TypeError``, as torch's own functions do.
+"""
+
+from __future__ import annotations
+
+
+class RlsBenchError(Exception):
+    """Base of the errors above; the command line prints its message and exits with 2."""
+
+
+class BackendError(RlsBenchError):
+    """A backend that was asked for by name cannot run."""
+
+
+class UnknownBackend(BackendError):
+    """No registered backend has the name asked for."""
+
+
+class BackendUnavailable(BackendError):
+    """This machine lacks something that the backend needs."""
+
+
+class BackendUnsupported(BackendError):
+    """The backend cannot do this problem."""
+
+
+class RecordError(RlsBenchError):
+    """A results file cannot be read or written."""
+
+
+class PolicyError(RlsBenchError):
+    """A policy file cannot be read."""

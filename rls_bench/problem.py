@@ -1,0 +1,110 @@
+"""What one call of the operator is asked to do: shapes, dtype and options, without a tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+DType = Literal["float32", "bfloat16", "float16"]
+BiasLayout = Literal["k", "bk", "bhk"]
+StrengthLayout = Literal["scalar", "h", "bh", "bhq"]
+InputKind = Literal["real", "random"]
+
+DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+_DTYPE_SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Shapes, dtype and options of one call; the words that suites, records and backends share.
+
+    The tensors are query [batch, query_heads, query_length, head_dim], key [batch, kv_heads, key_length,
+    head_dim] and value [batch, kv_heads, key_length, value_dim]. ``bias_layout`` and ``strength_layout`` name
+    the axes that the caller gave (``"bhk"`` is [batch, query_heads, key_length]).
+
+    ``strength``, ``inputs`` and ``seed`` say how benchmark tensors are drawn; no backend may look at them.
+    """
+
+    batch: int
+    query_heads: int
+    kv_heads: int
+    query_length: int
+    key_length: int
+    head_dim: int
+    value_dim: int
+    dtype: DType = "float32"
+    device: str = "cpu"
+    is_causal: bool = False
+    has_key_lengths: bool = False
+    bias_layout: BiasLayout = "bk"
+    strength_layout: StrengthLayout = "scalar"
+    eps: float = 0.0
+    return_stats: bool = False
+    requires_grad: bool = False
+    strength: float = 1.0
+    inputs: InputKind = "real"
+    seed: int = 0
+    name: str = ""
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key-value head."""
+        return self.query_heads // self.kv_heads
+
+    @property
+    def regime(self) -> Literal["prefill", "decode"]:
+        """Decode is a handful of new queries over a cache; prefill is everything else."""
+        return "decode" if self.query_length <= 16 < self.key_length else "prefill"
+
+    @property
+    def flops(self) -> int:
+        """Multiply-adds of the two matrix products, counted as two each; a causal mask halves the square part."""
+        pairs = self.query_length * self.key_length
+        if self.is_causal:
+            square = min(self.query_length, self.key_length)
+            pairs -= square * (square - 1) // 2 + max(0, self.query_length - self.key_length) * self.key_length
+        return 2 * self.batch * self.query_heads * pairs * (self.head_dim + self.value_dim)
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of query, key and value."""
+        per_query = self.query_heads * self.query_length * self.head_dim
+        per_key = self.kv_heads * self.key_length * (self.head_dim + self.value_dim)
+        return self.batch * (per_query + per_key) * DTYPE_BYTES[self.dtype]
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the output."""
+        return self.batch * self.query_heads * self.query_length * self.value_dim * DTYPE_BYTES[self.dtype]
+
+    @property
+    def key(self) -> str:
+        """An identity that is equal exactly when two problems are the same work; the name doesn't count."""
+        return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self) if field.name != "name")
+
+    @property
+    def title(self) -> str:
+        """One short line for tables: ``B1 H32/8 L1024 D128 bf16 causal``."""
+        heads = f"H{self.query_heads}" + (f"/{self.kv_heads}" if self.kv_heads != self.query_heads else "")
+        lengths = f"L{self.key_length}"
+        if self.query_length != self.key_length:
+            lengths = f"Lq{self.query_length} Lk{self.key_length}"
+        dims = f"D{self.head_dim}" + (f"/{self.value_dim}" if self.value_dim != self.head_dim else "")
+        words = [f"B{self.batch}", heads, lengths, dims, _DTYPE_SHORT[self.dtype]]
+        if self.is_causal:
+            words.append("causal")
+        if self.has_key_lengths:
+            words.append("padded")
+        if self.eps:
+            words.append(f"eps {self.eps:g}")
+        if self.strength_layout != "scalar":
+            words.append(f"λ[{self.strength_layout}]")
+        if self.return_stats:
+            words.append("stats")
+        if self.requires_grad:
+            words.append("grad")
+        return " ".join(words)
+
+    def unsteered(self) -> Problem:
+        """The same problem with λ = 0."""
+        return replace(self, strength=0.0)
