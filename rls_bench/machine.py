@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
-import sys
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-
-# Instruction sets that change which kernel runs, as Linux spells them.
-_ISA_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
 
 
 @dataclass(frozen=True)
@@ -55,86 +46,3 @@ class Machine:
         """One line for tables and headings."""
         cpu = f"{self.cpu_model}, {self.threads} threads"
         return f"{self.gpu_name} ({cpu})" if self.gpu_name else cpu
-
-
-@cache
-def current() -> Machine:
-    """The machine that this process runs on; imports torch, and asks the driver only where torch has CUDA."""
-    import torch
-
-    return Machine(
-        cpu_model=_cpu_model(),
-        cpu_isa=_cpu_isa(),
-        cpu_count=os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        os=f"{platform.system()} {platform.release()}",
-        python=".".join(map(str, sys.version_info[:3])),
-        torch=torch.__version__,
-        triton=_installed("triton"),
-        **(_gpu() if torch.cuda.is_available() else {}),  # type: ignore[arg-type]
-    )
-
-
-def _gpu() -> dict[str, object]:
-    import torch
-
-    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    cudnn = torch.backends.cudnn.version()
-    return {
-        "gpu_name": properties.name,
-        "gpu_uuid": str(properties.uuid),
-        "gpu_arch": f"sm_{properties.major}{properties.minor}",
-        "gpu_count": torch.cuda.device_count(),
-        "gpu_memory_bytes": properties.total_memory,
-        "cuda": torch.version.cuda,
-        "cudnn": str(cudnn) if cudnn else None,
-        **_driver(str(properties.uuid)),
-    }
-
-
-def _driver(uuid: str) -> dict[str, object]:
-    """What only the driver's library knows; nothing where it is missing or refuses."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return {}
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-        return {
-            "driver": pynvml.nvmlSystemGetDriverVersion(),
-            "sm_clock_mhz": pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM),
-            "memory_clock_mhz": pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_MEM),
-            "power_limit_watts": pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
-        }
-    except pynvml.NVMLError:
-        return {}
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-@cache
-def _cpuinfo() -> dict[str, str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        return {}
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _cpu_model() -> str:
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_isa() -> tuple[str, ...]:
-    flags = set(_cpuinfo().get("flags", "").split())
-    return tuple(flag for flag in _ISA_FLAGS if flag in flags)
