@@ -1,0 +1,32 @@
+"""The command line: one small module a command, each importing what it needs when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from rls_bench.errors import RlsBenchError
+
+app = typer.Typer(
+    name="rls-bench",
+    help="Which steered-attention kernel is correct, how fast is it here, and which one to run in production.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def options() -> None:
+    """Common to every command; there is nothing to set yet."""
+
+
+def main() -> None:
+    """Entry point of ``rls-bench``: errors of ours become one line on stderr and exit code 2."""
+    try:
+        app()
+    except RlsBenchError as error:
+        print(f"rls-bench: {error}", file=sys.stderr)
+        sys.exit(2)
