@@ -6,7 +6,8 @@
     │   ├── BackendUnavailable      this machine lacks what it needs
     │   └── BackendUnsupported      it cannot do this problem
     ├── RecordError             a results file cannot be read or written
-    └── PolicyError             a policy file cannot be read
+    ├── PolicyError             a policy file cannot be read
+    └── MissingPackage          an optional package is not installed
 
 Wrong arguments to the operator raise plain ``ValueError`` and ``TypeError``, as torch's own functions do.
 """
@@ -40,3 +41,7 @@ class RecordError(RlsBenchError):
 
 class PolicyError(RlsBenchError):
     """A policy file cannot be read."""
+
+
+class MissingPackage(RlsBenchError):
+    """An optional package is not installed; the message names the line that installs it."""
