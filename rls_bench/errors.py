@@ -5,6 +5,7 @@
     │   ├── UnknownBackend          no backend has that name
     │   ├── BackendUnavailable      this machine lacks what it needs
     │   └── BackendUnsupported      it cannot do this problem
+    ├── InspectionError         a kernel cannot be compiled or read without a GPU
     ├── RecordError             a results file cannot be read or written
     ├── PolicyError             a policy file cannot be read
     └── MissingPackage          an optional package is not installed
@@ -37,6 +38,10 @@ class BackendUnsupported(BackendError):
 
 class RecordError(RlsBenchError):
     """A results file cannot be read or written."""
+
+
+class InspectionError(RlsBenchError):
+    """A kernel cannot be compiled or read without a GPU."""
 
 
 class PolicyError(RlsBenchError):

@@ -1,0 +1,167 @@
+"""Compiles one Triton kernel for one architecture, on any machine, and reads back what came out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rls_bench.errors import InspectionError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kernel with everything that its compilation depends on.
+
+    ``function`` is ``"module:attribute"`` of a ``triton.jit`` function, a name so that a worker process can find it.
+    ``signature`` maps each run-time argument to its Triton type (``"*bf16"``, ``"fp32"``, ``"i32"``), ``constexprs``
+    the others to their values; ``aligned`` are the arguments that are multiples of 16 (bytes for pointers).
+    """
+
+    function: str
+    signature: Mapping[str, str]
+    constexprs: Mapping[str, Any]
+    aligned: tuple[str, ...] = ()
+    num_warps: int = 4
+    num_stages: int = 2
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What ptxas made of a kernel. ``spill_bytes`` are those of all static spill stores, a thread.
+
+    ``shared_bytes`` is the launch's dynamic shared memory a block, ``num_warps`` what a block really runs (warp
+    specialisation adds some), ``tensor_memory_columns`` what a block allocates of tensor memory.
+    """
+
+    registers: int
+    stack_bytes: int
+    spill_bytes: int
+    shared_bytes: int
+    tensor_memory_columns: int
+    num_warps: int
+    sass: str
+    ptx: str
+
+
+def load(source: Source) -> Any:
+    """The ``triton.jit`` function of ``source``. Raises InspectionError where Triton has no compiler to offer."""
+    triton = _triton()
+    if triton.knobs.runtime.interpret:
+        raise InspectionError(
+            "TRITON_INTERPRET is set: Triton interprets kernels and compiles none; unset it and inspect again"
+        )
+    module, _, attribute = source.function.partition(":")
+    function = getattr(importlib.import_module(module), attribute)
+    # Autotuner and heuristics wrap the function; the source has their choice already.
+    while not isinstance(function, triton.runtime.jit.JITFunction) and hasattr(function, "fn"):
+        function = function.fn
+    if not isinstance(function, triton.runtime.jit.JITFunction):
+        raise InspectionError(f"{source.function}: wanted a triton.jit function; got {type(function).__name__}")
+    return function
+
+
+def compile_for(source: Source, arch: str) -> Compiled:
+    """``source`` compiled for ``arch`` (``"sm_90"``). Raises InspectionError with Triton's reason where it refuses."""
+    function = load(source)
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = function.arg_names
+    missing = [name for name in names if name not in source.signature and name not in source.constexprs]
+    if missing:
+        raise InspectionError(f"{source.function}: no type or value for {', '.join(missing)}")
+    ast = ASTSource(
+        function,
+        {name: source.signature.get(name, "constexpr") for name in names},
+        constexprs=dict(source.constexprs),
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in source.aligned},
+    )
+    options = {"num_warps": source.num_warps, "num_stages": source.num_stages, **source.options}
+    try:
+        kernel = _triton().compile(ast, target=GPUTarget("cuda", capability(arch), 32), options=options)
+    # Triton raises whatever its passes raise; each is a refusal of this kernel, told with its reason.
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InspectionError(f"{source.function} for {arch}: Triton cannot compile it: {lines[-1]}") from error
+    usage, sass = _disassemble(kernel.asm["cubin"])
+    return Compiled(
+        registers=_usage(usage, "REG"),
+        stack_bytes=_usage(usage, "STACK"),
+        spill_bytes=spill_bytes(sass),
+        shared_bytes=kernel.metadata.shared,
+        tensor_memory_columns=getattr(kernel.metadata, "tmem_size", 0) or 0,
+        num_warps=kernel.metadata.num_warps,
+        sass=sass,
+        ptx=kernel.asm["ptx"],
+    )
+
+
+def capability(arch: str) -> int:
+    """90 of ``sm_90``. Raises InspectionError for what isn't an architecture's name."""
+    found = re.fullmatch(r"sm_(\d{2,3})", arch)
+    if found is None:
+        raise InspectionError(f"arch: wanted a name like sm_90; got {arch!r}")
+    return int(found[1])
+
+
+def toolchain() -> str:
+    """Versions that a compiled result depends on, in one line."""
+    triton = _triton()
+    nvidia = triton.knobs.nvidia
+    return (
+        f"triton {triton.__version__}, ptxas {nvidia.ptxas.version}, ptxas-blackwell {nvidia.ptxas_blackwell.version}"
+    )
+
+
+def spill_bytes(sass: str) -> int:
+    """Bytes of all spill stores (``STL``), a thread; what ptxas reports as "bytes spill stores"."""
+    widths = {"": 4, "64": 8, "128": 16, "U8": 1, "S8": 1, "U16": 2, "S16": 2}
+    stores = re.findall(r"\bSTL(?:\.(\d+|[US]\d+))?\b", sass)
+    return sum(widths.get(width, 4) for width in stores)
+
+
+def _triton() -> Any:
+    try:
+        import triton
+    except ImportError as error:
+        raise InspectionError("inspect needs Triton: pip install triton (Linux)") from error
+    return triton
+
+
+def _disassemble(cubin: bytes) -> tuple[str, str]:
+    """``cuobjdump -res-usage`` and ``-sass`` of one binary."""
+    tool = _cuobjdump()
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage, sass = (
+            subprocess.run([tool, flag, file.name], capture_output=True, text=True, check=False)
+            for flag in ("-res-usage", "-sass")
+        )
+    for process in (usage, sass):
+        if process.returncode:
+            raise InspectionError(f"{tool} failed: {process.stderr.strip() or process.returncode}")
+    return usage.stdout, sass.stdout
+
+
+def _cuobjdump() -> str:
+    try:
+        return str(_triton().knobs.nvidia.cuobjdump.path)
+    except RuntimeError as error:
+        raise InspectionError(
+            "cuobjdump is missing: Triton's wheel ships it (pip install --force-reinstall triton), "
+            "or set TRITON_CUOBJDUMP_PATH to one from the CUDA toolkit"
+        ) from error
+
+
+def _usage(text: str, name: str) -> int:
+    found = re.search(rf"\b{name}:(\d+)", text)
+    if found is None:
+        raise InspectionError(f"cuobjdump -res-usage: wanted {name}:N; got {text[:200]!r}")
+    return int(found[1])
