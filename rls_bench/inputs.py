@@ -40,7 +40,7 @@ class Inputs:
         problem, device = self.problem, self.query.device
         keys = torch.arange(problem.key_length, device=device)
         mask: Tensor | None = None
-        if problem.is_causal:
+        if problem.masks_causally:
             last = torch.arange(problem.query_length, device=device) + (problem.key_length - problem.query_length)
             mask = (keys[None, :] <= last[:, None])[None, None]
         if self.key_lengths is not None:
@@ -52,3 +52,8 @@ class Inputs:
         """Whether some query may have no visible key at all, judged without reading a tensor's values."""
         problem = self.problem
         return self.key_lengths is not None or (problem.is_causal and problem.query_length > problem.key_length)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by argument name, those that are absent left out."""
+        named = {name: getattr(self, name) for name in ("query", "key", "value", "bias", "strength", "key_lengths")}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}

@@ -52,6 +52,16 @@ class Problem:
         return self.query_heads // self.kv_heads
 
     @property
+    def masks_causally(self) -> bool:
+        """Whether the causal mask hides anything; bottom-right aligned, one query sees every key."""
+        return self.is_causal and self.query_length > 1
+
+    @property
+    def is_square(self) -> bool:
+        """As many queries as keys: where top-left and bottom-right causal masks are the same."""
+        return self.query_length == self.key_length
+
+    @property
     def regime(self) -> Literal["prefill", "decode"]:
         """Decode is a handful of new queries over a cache; prefill is everything else."""
         return "decode" if self.query_length <= 16 < self.key_length else "prefill"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rls_bench.problem import Problem
 
@@ -53,34 +53,42 @@ Result = Any
 Call = Callable[[], Result]
 
 
-@runtime_checkable
-class Backend(Protocol):
-    """One kernel behind the common interface.
+class Backend:
+    """One kernel behind the common interface; every backend is an instance of a subclass.
 
-    ``available`` speaks of this machine, ``supports`` of one problem, ``measurable`` says whether a latency
-    taken here would mean anything (an interpreter's would not). All three are cheap and touch no tensor.
-    ``prepare`` does what is done once (compile, build masks, pack a cache) and returns the call that is timed;
-    what production must redo for each new saliency stays inside that call. Each docstring says which is which.
-    The call returns a Tensor [B, Hq, Lq, Dv] in query's dtype, or ``(Tensor, AttentionStats)`` where
-    ``problem.return_stats``. It is differentiable when ``supports`` accepts ``problem.requires_grad``.
+    ``available`` speaks of this machine, ``supports`` of one problem, ``measurable`` says whether a latency taken here
+    would mean anything (an interpreter's would not). All three are cheap and touch no tensor.
+
+    ``prepare`` does what is done once (compile, build masks, pack a cache) and returns the call that is timed; what
+    production must redo for each new saliency stays inside that call. Each docstring says which is which. The call
+    returns a Tensor [B, Hq, Lq, Dv] in query's dtype, or ``(Tensor, AttentionStats)`` where ``problem.return_stats``.
+    It is differentiable in query, key, value, bias and strength when ``supports`` accepts ``problem.requires_grad``.
     """
 
     name: str
     # One line for `rls-bench list`.
     summary: str
     # False for the plain-attention floor, which ignores bias and strength.
-    steers: bool
-    # Substrings of the operator or kernel names that a profiler must see, any one of them; empty: don't check.
-    kernels: tuple[str, ...]
+    steers: bool = True
+    # Parts of the operator or kernel names of which a profiler must see at least one; empty: nothing to check.
+    kernels: tuple[str, ...] = ()
 
-    def available(self) -> Support: ...
+    def available(self) -> Support:
+        """Whether this machine has what the backend needs."""
+        return YES
 
-    def supports(self, problem: Problem) -> Support: ...
+    def supports(self, problem: Problem) -> Support:
+        """Whether the backend can do ``problem``."""
+        raise NotImplementedError
 
-    def measurable(self) -> Support: ...
+    def measurable(self) -> Support:
+        """Whether a latency taken on this machine means anything."""
+        return YES
 
     def environment(self) -> Mapping[str, str]:
         """Variables that a fresh worker process needs before it imports anything."""
-        ...
+        return {}
 
-    def prepare(self, inputs: Inputs) -> Call: ...
+    def prepare(self, inputs: Inputs) -> Call:
+        """The call to be timed, with all that is done once already done."""
+        raise NotImplementedError

@@ -10,6 +10,8 @@ from rls_bench.backends.interface import Backend
 from rls_bench.errors import BackendUnavailable, UnknownBackend
 
 GROUP = "rls_bench.backends"
+# Every backend that has been asked for so far, by name.
+LOADED: dict[str, Backend] = {}
 
 
 @cache
@@ -22,18 +24,22 @@ def names() -> list[str]:
     return sorted(_entries())
 
 
-@cache
 def get(name: str) -> Backend:
     """The backend called ``name``, loading its module on first use.
 
     Raises UnknownBackend for a name that nobody registered, BackendUnavailable where its module cannot be
     imported; never another backend.
     """
+    if name not in LOADED:
+        LOADED[name] = _load(name)
+    return LOADED[name]
+
+
+def _load(name: str) -> Backend:
     entry = _entries().get(name)
     if entry is None:
         raise UnknownBackend(f"backend: wanted one of {', '.join(names())}; got {name!r}")
     try:
-        loaded = entry.load()
+        return cast(Backend, entry.load())
     except (ImportError, AttributeError) as error:
         raise BackendUnavailable(f"backend {name!r}: {entry.value} cannot be imported: {error}") from error
-    return cast(Backend, loaded)

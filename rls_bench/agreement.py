@@ -1,0 +1,204 @@
+"""Is a backend right: its output against the float64 oracle, judged by what the dtype itself can do.
+
+The floor of a (batch, head) is the largest of three errors: plain eager attention in the same dtype, eager steered
+attention on the very problem, and the dtype's unit roundoff. Eager is what every user compares with; the unit roundoff
+stands in where eager happens to be exact (a single visible key).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from rls_baselines.eager import eager_attention, row_statistics
+from rls_baselines.reference import OracleResult, steered_attention_oracle
+from torch import Tensor
+
+from rls_bench.backends.interface import AttentionStats, Backend
+from rls_bench.inputs import Inputs
+from rls_bench.record import Agreement
+
+# A backend may err twice as much as the floor, and in float32 by 1e-6 more.
+FLOOR_FACTOR = 2.0
+FLOAT32_SLACK = 1e-6
+# Statistics are logarithms: judged by absolute error against eager's own, with this slack per unit of size.
+STATS_SLACK = 1e-4
+# Scores that the oracle may hold at once; a larger problem is judged on a sample of its rows.
+_MOST_SCORES = 2**27
+
+
+def oracle(inputs: Inputs, rows: Tensor | None = None) -> OracleResult:
+    """The float64 answer for ``inputs``, of all queries or of the indices ``rows``."""
+    return steered_attention_oracle(
+        inputs.query,
+        inputs.key,
+        inputs.value,
+        inputs.bias,
+        inputs.strength,
+        eps=inputs.problem.eps,
+        is_causal=inputs.problem.is_causal,
+        key_lengths=inputs.key_lengths,
+        scale=inputs.scale,
+        rows=rows,
+    )
+
+
+def check(backend: Backend, inputs: Inputs) -> Agreement:
+    """Run ``backend`` on ``inputs`` and judge it.
+
+    Beside the error: no NaN, every element written (fresh memory is poisoned with NaN), inputs left alone, and the
+    same result twice. A plain-attention backend is judged against the oracle at λ = 0.
+    """
+    if not backend.steers:
+        inputs = replace(inputs, strength=torch.zeros_like(inputs.strength))
+    before = {name: tensor.detach().clone() for name, tensor in inputs.tensors().items()}
+    call = backend.prepare(inputs)
+    with poisoned_memory():
+        result = call()
+    output, stats = result if inputs.problem.return_stats else (result, None)
+    output = output.detach().clone()
+    repeated = call()
+    repeated = repeated[0] if inputs.problem.return_stats else repeated
+
+    expected = (inputs.problem.batch, inputs.problem.query_heads, inputs.problem.query_length, inputs.problem.value_dim)
+    if tuple(output.shape) != expected or output.dtype != inputs.query.dtype:
+        return _failed(f"output: wanted {list(expected)} {inputs.query.dtype}; got {list(output.shape)} {output.dtype}")
+    changed = [name for name, tensor in inputs.tensors().items() if not torch.equal(tensor.detach(), before[name])]
+    if changed:
+        return _failed(f"changed its input {', '.join(changed)}")
+    verdict = judge(inputs, output, stats)
+    if verdict.passed and not torch.equal(output, repeated.detach()):
+        return replace(verdict, passed=False, reason="gave another result the second time")
+    return verdict
+
+
+def judge(inputs: Inputs, output: Tensor, stats: AttentionStats | None = None) -> Agreement:
+    """``output`` [B, Hq, Lq, Dv] and, where given, ``stats`` against the oracle."""
+    rows = sample_rows(inputs)
+    exact = oracle(inputs, rows)
+    output = output.index_select(2, rows.to(output.device)).double().cpu()
+    if not bool(output.isfinite().all()):
+        bad = int((~output.isfinite()).sum())
+        return _failed(f"{bad} of {output.numel()} output elements are not finite, or were never written")
+
+    error = relative_error(output, exact.output)
+    floor = error_floor(inputs, rows, exact.output)
+    slack = FLOAT32_SLACK if inputs.query.dtype == torch.float32 else 0.0
+    ratio = float((error / floor).max())
+    reason = ""
+    if bool((error > FLOOR_FACTOR * floor + slack).any()):
+        reason = f"error is {ratio:.1f} × the floor; at most {FLOOR_FACTOR:g}"
+    elif stats is not None:
+        reason = _judge_stats(inputs, rows, stats, exact)
+    return Agreement(float(error.max()), float(floor.max()), ratio, passed=not reason, reason=reason)
+
+
+def relative_error(output: Tensor, exact: Tensor) -> Tensor:
+    """‖output − exact‖ / ‖exact‖ per (batch, head), [B, H]; where exact is all zero, ‖output‖."""
+    difference = (output - exact).flatten(2).norm(dim=-1)
+    size = exact.flatten(2).norm(dim=-1)
+    return difference / size.masked_fill(size == 0.0, 1.0)
+
+
+def error_floor(inputs: Inputs, rows: Tensor, exact: Tensor) -> Tensor:
+    """What the dtype itself can do on these inputs, [B, H]; see the module."""
+    unsteered = replace(inputs, strength=torch.zeros_like(inputs.strength))
+    plain, _, _ = _eager(unsteered, rows)
+    steered, _, _ = _eager(inputs, rows)
+    roundoff = torch.finfo(inputs.query.dtype).eps / 2
+    plain_error = relative_error(plain.double().cpu(), oracle(unsteered, rows).output)
+    steered_error = relative_error(steered.double().cpu(), exact)
+    return torch.maximum(plain_error, steered_error).clamp_min(roundoff)
+
+
+def sample_rows(inputs: Inputs) -> Tensor:
+    """Indices of the queries that are judged, int64: all of them, or evenly spaced ones of a large problem."""
+    problem = inputs.problem
+    count = max(
+        1, min(problem.query_length, _MOST_SCORES // (problem.batch * problem.query_heads * problem.key_length))
+    )
+    return torch.linspace(0, problem.query_length - 1, count, dtype=torch.float64).round().long()
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Within it, memory that torch hands out uninitialised holds NaN, so that what is never written shows."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    # torch fills fresh memory in its deterministic mode (torch.utils.deterministic.fill_uninitialized_memory).
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
+def gradients(backend: Backend, inputs: Inputs, output_gradient: Tensor) -> dict[str, Tensor]:
+    """Gradients of query, key, value, bias and strength through ``backend`` for one ``output_gradient``."""
+    leaves = _leaves(inputs)
+    result = backend.prepare(leaves)()
+    output = result[0] if leaves.problem.return_stats else result
+    output.backward(output_gradient)
+    return _collected(leaves)
+
+
+def oracle_gradients(inputs: Inputs, output_gradient: Tensor) -> dict[str, Tensor]:
+    """The same gradients through the float64 oracle."""
+    leaves = _leaves(inputs)
+    oracle(leaves).output.backward(output_gradient.double().cpu())
+    return _collected(leaves)
+
+
+def _leaves(inputs: Inputs) -> Inputs:
+    names = ("query", "key", "value", "bias", "strength")
+    fresh = {name: getattr(inputs, name).detach().clone().requires_grad_() for name in names}
+    return replace(inputs, problem=replace(inputs.problem, requires_grad=True), **fresh)
+
+
+def _collected(leaves: Inputs) -> dict[str, Tensor]:
+    named = {name: tensor.grad for name, tensor in leaves.tensors().items() if tensor.is_floating_point()}
+    return {name: torch.zeros(()) if grad is None else grad for name, grad in named.items()}
+
+
+def _eager(inputs: Inputs, rows: Tensor) -> tuple[Tensor, AttentionStats, Tensor | None]:
+    """Eager attention of the queries ``rows`` in the inputs' own dtype."""
+    rows = rows.to(inputs.query.device)
+    visible = inputs.visible()
+    if visible is not None and visible.shape[2] > 1:
+        visible = visible.index_select(2, rows)
+    strength = inputs.strength if inputs.strength.shape[2] == 1 else inputs.strength.index_select(2, rows)
+    part = inputs.query.index_select(2, rows)
+    output, scores, steered = eager_attention(
+        part,
+        inputs.key,
+        inputs.value,
+        replace(inputs, strength=strength).logit_bias(),
+        visible,
+        eps=inputs.problem.eps,
+        scale=inputs.scale,
+    )
+    return output, AttentionStats(*row_statistics(scores, steered, visible)), visible
+
+
+def _judge_stats(inputs: Inputs, rows: Tensor, stats: AttentionStats, exact: OracleResult) -> str:
+    """The first statistic that is further off than twice eager's own error, or an empty string."""
+    _, eager_stats, _ = _eager(inputs, rows)
+    for name, found, by_eager in zip(stats._fields, stats, eager_stats, strict=True):
+        wanted = getattr(exact, name)
+        found = found.index_select(2, rows.to(found.device)).double().cpu()
+        if found.shape != wanted.shape:
+            return f"stats.{name}: wanted shape {list(wanted.shape)}; got {list(found.shape)}"
+        allowed = FLOOR_FACTOR * (by_eager.double().cpu() - wanted).abs().amax() + STATS_SLACK * (1 + wanted.abs())
+        if not bool(((found - wanted).abs() <= allowed).all()):
+            worst = float((found - wanted).abs().max())
+            return f"stats.{name} is off by {worst:.2g}; at most {float(allowed.min()):.2g}"
+    return ""
+
+
+def _failed(reason: str) -> Agreement:
+    return Agreement(error=None, floor=None, ratio=None, passed=False, reason=reason)

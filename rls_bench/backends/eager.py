@@ -1,0 +1,44 @@
+"""The published form, materialised: what a model's eager attention would do."""
+
+from __future__ import annotations
+
+from rls_baselines.eager import eager_attention, row_statistics
+
+from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Result, Support
+from rls_bench.inputs import Inputs
+from rls_bench.problem import Problem
+
+
+class Eager(Backend):
+    """Once: the visibility mask. In the call: λ b, both softmaxes, both products."""
+
+    name = "eager"
+    summary = "published form, every matrix materialised"
+    kernels = ("aten::bmm", "aten::matmul", "gemm", "cutlass")
+
+    def supports(self, problem: Problem) -> Support:
+        """Every problem."""
+        return YES
+
+    def prepare(self, inputs: Inputs) -> Call:
+        """Returns the call; see the class for what is done once."""
+        visible = inputs.visible()
+
+        def call() -> Result:
+            output, scores, steered = eager_attention(
+                inputs.query,
+                inputs.key,
+                inputs.value,
+                inputs.logit_bias(),
+                visible,
+                eps=inputs.problem.eps,
+                scale=inputs.scale,
+            )
+            if inputs.problem.return_stats:
+                return output, AttentionStats(*row_statistics(scores, steered, visible))
+            return output
+
+        return call
+
+
+BACKEND = Eager()

@@ -1,0 +1,84 @@
+"""λ b folded into two more key columns, for flash kernels that take no bias."""
+
+from __future__ import annotations
+
+import torch
+from rls_baselines.keyfold import COLUMNS, column_weight, flash, fold_keys, fold_queries, pad_columns
+from torch import Tensor
+
+from rls_bench.backends.interface import YES, Backend, Call, Support, no
+from rls_bench.inputs import Inputs
+from rls_bench.problem import Problem
+
+
+class KeyFold(Backend):
+    """Once: the cache's columns (keys and values padded). In the call: folding the saliency and the new queries.
+
+    Keys are per KV head, so what varies across the query heads of a group must ride on the query's side: the strength
+    may (layouts h, bh, bhq), a per-head bias may not.
+    """
+
+    name = "keyfold"
+    summary = "λb as (hi, lo) key columns into the flash kernel"
+    kernels = ("flash",)
+
+    def available(self) -> Support:
+        """Wherever torch has a flash kernel."""
+        return YES
+
+    def supports(self, problem: Problem) -> Support:
+        """One pass; no mask but the kernel's own square causal one; a bias that a KV head's queries share."""
+        if problem.eps:
+            return no("one pass of plain attention keeps no unsteered weights: eps must be 0")
+        if problem.return_stats:
+            return no("the flash kernel returns no row statistics")
+        if problem.has_key_lengths:
+            return no("the flash kernel takes no mask: key_lengths must be None")
+        if problem.masks_causally and not problem.is_square:
+            return no("the flash kernel's causal mask is top-left aligned: Lq must be 1 or Lk")
+        if problem.bias_layout == "bhk" and problem.group_size > 1:
+            return no("a bias that varies within a KV group has no place in the keys they share")
+        if problem.device == "cuda" and problem.dtype == "float32":
+            return no("the CUDA flash kernel takes float16 and bfloat16 only")
+        if problem.device == "cuda" and max(problem.head_dim + COLUMNS, problem.value_dim) > 256:
+            return no(f"the CUDA flash kernel takes head dims up to 256; folding adds {COLUMNS}")
+        return YES
+
+    def prepare(self, inputs: Inputs) -> Call:
+        """Returns the call; see the class for what is done once."""
+        problem = inputs.problem
+        width = _width(problem)
+        weight = column_weight(inputs.scale)
+        value = pad_columns(inputs.value, width - problem.value_dim)
+        cache = pad_columns(inputs.key, width - problem.head_dim)
+
+        def call() -> Tensor:
+            per_key, per_query = _split(inputs)
+            query = pad_columns(inputs.query, width - problem.head_dim - COLUMNS)
+            output = flash(
+                fold_queries(query, per_query * weight),
+                fold_keys(cache, per_key / (inputs.scale * weight)),
+                value,
+                scale=inputs.scale,
+                is_causal=problem.masks_causally,
+            )
+            return output[..., : problem.value_dim]
+
+        return call
+
+
+def _width(problem: Problem) -> int:
+    """The common head dim after folding: the kernel wants Dq = Dk = Dv, on CUDA in multiples of 8."""
+    width = max(problem.head_dim + COLUMNS, problem.value_dim)
+    return -(-width // 8) * 8 if problem.device == "cuda" else width
+
+
+def _split(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """λ b as a factor per key and one per query, float32; what may vary within a KV group rides on the query."""
+    on_keys = inputs.strength.shape[1:] == (1, 1)
+    if on_keys:
+        return inputs.strength * inputs.bias, torch.ones_like(inputs.strength)
+    return inputs.bias, inputs.strength
+
+
+BACKEND = KeyFold()

@@ -1,0 +1,196 @@
+"""torch's SDPA kernels with λ b as an additive mask, each pinned and none falling back."""
+
+from __future__ import annotations
+
+import torch
+from rls_baselines.sdpa import cpu_flash_with_bias, sdpa_with_bias
+from torch import Tensor
+from torch.nn.attention import SDPBackend
+
+from rls_bench.backends.interface import YES, Backend, Call, Support, no
+from rls_bench.inputs import Inputs
+from rls_bench.problem import Problem
+
+ONE_PASS = "one pass of SDPA keeps no unsteered weights: eps must be 0"
+NO_STATS = "SDPA returns no row statistics"
+
+
+def _one_pass(problem: Problem) -> Support:
+    if problem.eps:
+        return no(ONE_PASS)
+    if problem.return_stats:
+        return no(NO_STATS)
+    return YES
+
+
+class _Masked(Backend):
+    """Once: the visibility mask. In the call: λ b, joined with the mask, and the kernel."""
+
+    kernel: SDPBackend
+
+    def prepare(self, inputs: Inputs) -> Call:
+        """Returns the call; see the class for what is done once."""
+        visible = inputs.visible()
+
+        def call() -> Tensor:
+            logit_bias = self.mask(inputs)
+            output = sdpa_with_bias(
+                inputs.query,
+                inputs.key,
+                inputs.value,
+                logit_bias,
+                visible,
+                scale=inputs.scale,
+                is_causal=False,
+                kernel=self.kernel,
+            )
+            if visible is None or not inputs.may_hide_whole_rows():
+                return output
+            return output.masked_fill(~visible.any(-1, keepdim=True), 0.0)
+
+        return call
+
+    def mask(self, inputs: Inputs) -> Tensor:
+        """λ b in the dtype that the kernel takes."""
+        return inputs.logit_bias()
+
+
+class Math(_Masked):
+    """torch's composite kernel, which materialises the scores."""
+
+    name = "sdpa-math"
+    summary = "torch SDPA, math kernel, bias as mask"
+    kernel = SDPBackend.MATH
+    kernels = ("_scaled_dot_product_attention_math",)
+
+    def supports(self, problem: Problem) -> Support:
+        """Everything that one pass can do."""
+        return _one_pass(problem)
+
+
+class Efficient(_Masked):
+    """The memory-efficient CUDA kernel; its mask must have query's dtype, so λ b is rounded to it."""
+
+    name = "sdpa-efficient"
+    summary = "torch SDPA, memory-efficient CUDA kernel, bias as mask"
+    kernel = SDPBackend.EFFICIENT_ATTENTION
+    kernels = ("efficient_attention", "fmha_cutlass")
+
+    def available(self) -> Support:
+        """CUDA."""
+        return _cuda()
+
+    def supports(self, problem: Problem) -> Support:
+        """CUDA, one pass, head dims a multiple of 16 bytes, GQA from torch 2.14, no gradient to the mask."""
+        multiple = 4 if problem.dtype == "float32" else 8
+        if problem.device != "cuda":
+            return no("needs CUDA tensors")
+        if not (passes := _one_pass(problem)):
+            return passes
+        if problem.head_dim % multiple or problem.value_dim % multiple:
+            return no(f"head dims must be multiples of {multiple} in {problem.dtype}")
+        if problem.group_size > 1 and not _torch_at_least(2, 14):
+            return no("GQA needs torch 2.14")
+        if problem.query_length * problem.key_length > 2**32:
+            return no("offsets overflow 32 bits where Lq · Lk > 2³² (pytorch #187227)")
+        if problem.requires_grad:
+            return no("builds a full [B, H, Lq, Lk] gradient of the mask, or crashes (pytorch #148476)")
+        return YES
+
+    def mask(self, inputs: Inputs) -> Tensor:
+        """λ b rounded to query's dtype."""
+        return inputs.logit_bias().to(inputs.query.dtype)
+
+
+class CuDNN(_Masked):
+    """cuDNN's fused kernel; before torch 2.14 a float32 mask beside half queries gives wrong numbers."""
+
+    name = "sdpa-cudnn"
+    summary = "torch SDPA, cuDNN kernel, bias as mask"
+    kernel = SDPBackend.CUDNN_ATTENTION
+    kernels = ("cudnn",)
+
+    def available(self) -> Support:
+        """CUDA."""
+        return _cuda()
+
+    def supports(self, problem: Problem) -> Support:
+        """CUDA halves with head dims that are multiples of 8 up to 128, from torch 2.14 on."""
+        if problem.device != "cuda":
+            return no("needs CUDA tensors")
+        if not (passes := _one_pass(problem)):
+            return passes
+        if problem.dtype == "float32":
+            return no("takes float16 and bfloat16 only")
+        if not _torch_at_least(2, 14):
+            return no(
+                "torch before 2.14 misreads the float32 mask that λ b needs beside half queries (pytorch #191612)"
+            )
+        if problem.head_dim % 8 or problem.value_dim % 8 or max(problem.head_dim, problem.value_dim) > 128:
+            return no("head dims must be multiples of 8, at most 128")
+        if problem.key_length == 1:
+            return no("refuses a single key")
+        if problem.requires_grad:
+            return no("has no gradient for the mask")
+        return YES
+
+
+class CpuFlash(Backend):
+    """torch's CPU flash kernel.
+
+    Once: the visibility mask, unless the kernel's own causal mask serves. In the call: λ b, joined with the mask, and
+    the kernel.
+    """
+
+    name = "sdpa-cpu"
+    summary = "torch SDPA, CPU flash kernel, bias as mask"
+    kernels = ("_scaled_dot_product_flash_attention_for_cpu",)
+
+    def supports(self, problem: Problem) -> Support:
+        """CPU tensors, one pass, equal head dims, no gradient to the mask."""
+        if problem.device != "cpu":
+            return no("needs CPU tensors")
+        if not (passes := _one_pass(problem)):
+            return passes
+        if problem.head_dim != problem.value_dim:
+            return no("query and value head dims must be equal")
+        if problem.requires_grad:
+            return no("has no gradient for the mask")
+        return YES
+
+    def prepare(self, inputs: Inputs) -> Call:
+        """Returns the call; see the class for what is done once."""
+        problem = inputs.problem
+        own_causal = problem.masks_causally and problem.is_square and inputs.key_lengths is None
+        visible = None if own_causal else inputs.visible()
+
+        def call() -> Tensor:
+            output = cpu_flash_with_bias(
+                inputs.query,
+                inputs.key,
+                inputs.value,
+                inputs.logit_bias(),
+                visible,
+                scale=inputs.scale,
+                is_causal=own_causal,
+            )
+            if visible is None or not inputs.may_hide_whole_rows():
+                return output
+            return output.masked_fill(~visible.any(-1, keepdim=True), 0.0)
+
+        return call
+
+
+def _cuda() -> Support:
+    return YES if torch.cuda.is_available() else no("needs CUDA")
+
+
+def _torch_at_least(major: int, minor: int) -> bool:
+    found = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    return found >= (major, minor)
+
+
+MATH = Math()
+EFFICIENT = Efficient()
+CUDNN = CuDNN()
+CPU = CpuFlash()

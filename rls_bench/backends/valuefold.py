@@ -1,0 +1,52 @@
+"""w = exp(λ b) folded into the values: the published form, eps included, from a plain flash kernel."""
+
+from __future__ import annotations
+
+from rls_baselines.valuefold import key_weights, value_folded_attention
+from torch import Tensor
+
+from rls_bench.backends.interface import YES, Backend, Call, Support, no
+from rls_bench.inputs import Inputs
+from rls_bench.problem import Problem
+
+
+class ValueFold(Backend):
+    """Once: nothing but the padding mask. In the call: the weights, the folded values, the kernel, the division."""
+
+    name = "valuefold"
+    summary = "exp(λb) folded into the values of the flash kernel, exact eps"
+    kernels = ("flash",)
+
+    def supports(self, problem: Problem) -> Support:
+        """No causal mask, no float16, and a λ b that neither the query nor the heads of a KV group change."""
+        if problem.return_stats:
+            return no("the flash kernel returns no row statistics")
+        if problem.masks_causally:
+            return no("one shift of exp(λb) serves all rows: a huge future key would underflow the early ones")
+        if problem.strength_layout == "bhq":
+            return no("values know no query: λ must not vary with it")
+        if problem.group_size > 1 and (problem.strength_layout != "scalar" or problem.bias_layout == "bhk"):
+            return no("values are shared by a KV group: λb must not vary within it")
+        if problem.dtype == "float16":
+            return no("float16 is too narrow for exp(λb)")
+        if problem.device == "cuda" and problem.dtype == "float32":
+            return no("the CUDA flash kernel takes bfloat16 only of the dtypes that hold exp(λb)")
+        if problem.device == "cuda" and problem.value_dim >= 256:
+            return no("the CUDA flash kernel takes head dims up to 256; folding adds 1")
+        return YES
+
+    def prepare(self, inputs: Inputs) -> Call:
+        """Returns the call; see the class for what is done once."""
+        visible = inputs.visible()
+        padding = None if visible is None else visible[:, :, 0, :]
+
+        def call() -> Tensor:
+            weights = key_weights(inputs.logit_bias()[:, :, 0, :], padding)
+            return value_folded_attention(
+                inputs.query, inputs.key, inputs.value, weights, eps=inputs.problem.eps, scale=inputs.scale
+            )
+
+        return call
+
+
+BACKEND = ValueFold()
