@@ -6,6 +6,10 @@
     │   ├── BackendUnavailable      this machine lacks what it needs
     │   └── BackendUnsupported      it cannot do this problem
     ├── InspectionError         a kernel cannot be compiled or read without a GPU
+    ├── DriverError             NVIDIA's driver is missing or does not answer
+    ├── ProbeError              a probe that was asked for cannot look
+    │   ├── UnknownProbe            no probe has that name
+    │   └── ProbeUnavailable        this machine lacks what it needs, or refuses it
     ├── RecordError             a results file cannot be read or written
     ├── PolicyError             a policy file cannot be read
     └── MissingPackage          an optional package is not installed
@@ -34,6 +38,22 @@ class BackendUnavailable(BackendError):
 
 class BackendUnsupported(BackendError):
     """The backend cannot do this problem."""
+
+
+class DriverError(RlsBenchError):
+    """NVIDIA's driver is missing or does not answer."""
+
+
+class ProbeError(RlsBenchError):
+    """A probe that was asked for cannot look."""
+
+
+class UnknownProbe(ProbeError):
+    """No probe has the name asked for."""
+
+
+class ProbeUnavailable(ProbeError):
+    """This machine lacks something that the probe needs, or refuses it."""
 
 
 class RecordError(RlsBenchError):

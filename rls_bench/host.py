@@ -9,6 +9,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from rls_bench import driver
+from rls_bench.errors import DriverError
 from rls_bench.machine import Machine
 
 # Instruction sets that change which kernel runs, as Linux spells them.
@@ -53,24 +55,16 @@ def _gpu() -> dict[str, object]:
 
 def _driver(uuid: str) -> dict[str, object]:
     """What only the driver's library knows; nothing where it is missing or refuses."""
-    import pynvml
-
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        with driver.gpu(uuid) as gpu:
+            return {
+                "driver": gpu.driver(),
+                "sm_clock_mhz": gpu.max_sm_clock_mhz(),
+                "memory_clock_mhz": gpu.max_memory_clock_mhz(),
+                "power_limit_watts": gpu.power_limit_watts(),
+            }
+    except DriverError:
         return {}
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-        return {
-            "driver": pynvml.nvmlSystemGetDriverVersion(),
-            "sm_clock_mhz": pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM),
-            "memory_clock_mhz": pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_MEM),
-            "power_limit_watts": pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
-        }
-    except pynvml.NVMLError:
-        return {}
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _installed(package: str) -> str | None:
