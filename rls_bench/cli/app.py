@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from rls_bench.cli import compare
 from rls_bench.errors import RlsBenchError
 
 app = typer.Typer(
@@ -21,6 +22,9 @@ app = typer.Typer(
 @app.callback()
 def options() -> None:
     """Common to every command; there is nothing to set yet."""
+
+
+app.command("compare")(compare.compare)
 
 
 def main() -> None:

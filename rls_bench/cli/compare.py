@@ -1,0 +1,76 @@
+"""``rls-bench compare BASE NEW``: did anything get slower, with an exit code that tells slower from ambiguous."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(str, Enum):
+    """How the verdict is written."""
+
+    text = "text"
+    json = "json"
+    markdown = "markdown"
+    github = "github"
+
+
+def share(value: str) -> float:
+    """``3%`` or ``0.03`` as 0.03."""
+    try:
+        number = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        number = float("nan")
+    if not 0 < number < 1:
+        raise typer.BadParameter(f"wanted a share such as 3% or 0.03; got {value!r}")
+    return number
+
+
+def compare(
+    base: Annotated[Path, typer.Argument(help="Results file to compare with.")],
+    new: Annotated[Path, typer.Argument(help="Results file to judge.")],
+    threshold: Annotated[str, typer.Option(help="Differences up to this share count as the same: 3% or 0.03.")] = "3%",
+    output: Annotated[
+        Format, typer.Option("--format", help="text, json, markdown, or github (annotations).")
+    ] = Format.text,
+    across_machines: Annotated[
+        bool, typer.Option(help="Compare even if the two come from different machines.")
+    ] = False,
+) -> None:
+    """Judge each cell of NEW against BASE. Exit codes: 0 none slower, 1 slower or broken, 3 ambiguous only, 2 usage."""
+    margin = share(threshold)
+    from rls_bench.compare import compare as judge
+    from rls_bench.compare import load, render
+
+    sides = (load(path, across_machines=across_machines) for path in (base, new))
+    comparison = judge(*sides, threshold=margin, across_machines=across_machines)
+    if output is Format.text:
+        from rich.console import Console
+
+        # Where nobody looks (a log, a pipe) nothing forces a narrow table.
+        console = Console()
+        console.width = console.width if console.is_terminal else 200
+        console.print(render.text(comparison))
+    elif output is Format.json:
+        typer.echo(render.as_json(comparison))
+    elif output is Format.markdown:
+        typer.echo(render.markdown(comparison), nl=False)
+    else:
+        _write_github(render.annotations(comparison), render.markdown(comparison))
+    raise typer.Exit(comparison.exit_code)
+
+
+def _write_github(commands: str, summary: str) -> None:
+    """Annotations go to standard output, where the runner reads them; the table to the job's summary file."""
+    import os
+
+    typer.echo(commands, nl=False)
+    target = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not target:
+        typer.echo(summary, nl=False)
+        return
+    with Path(target).open("a", encoding="utf-8") as file:
+        file.write(summary)

@@ -1,0 +1,156 @@
+"""A comparison as text for a terminal, JSON, Markdown, or GitHub's workflow annotations."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import msgspec
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from rls_bench.compare.sources import Source
+from rls_bench.compare.verdict import Comparison, Row
+
+# GitHub shows ten annotations of a kind for each step, and cuts a summary at 1 MiB.
+MOST_ANNOTATIONS = 10
+MOST_ROWS = 200
+
+_STYLE = {"BROKEN": "bold red", "SLOWER": "red", "AMBIGUOUS": "yellow", "FASTER": "green", "SAME": "dim"}
+_COLUMNS = ("verdict", "problem", "backend", "latency", "base", "new", "new / base", "launches", "why")
+
+
+def text(comparison: Comparison) -> Group:
+    """For a terminal: heading, the worst rows first, notes, and the verdict as the last line."""
+    table = Table(*_COLUMNS, box=None, header_style="bold", pad_edge=False)
+    for row in comparison.rows[:MOST_ROWS]:
+        verdict, *words = _words(row)
+        table.add_row(Text(verdict, _STYLE.get(verdict, "")), *(Text(word) for word in words))
+    heading = [Text(line) for line in _heading(comparison)]
+    return Group(
+        *heading, table, *(Text(line) for line in [*_rest(comparison), *comparison.notes, summary(comparison)])
+    )
+
+
+def as_json(comparison: Comparison) -> str:
+    """One object with every row; ratios are new / base, times in nanoseconds."""
+    return msgspec.json.format(
+        msgspec.json.encode(
+            {
+                "base": _side(comparison.base),
+                "new": _side(comparison.new),
+                "threshold": comparison.threshold,
+                "across_machines": comparison.across_machines,
+                "exit_code": comparison.exit_code,
+                "counts": comparison.counts,
+                "notes": comparison.notes,
+                "rows": [row._asdict() for row in comparison.rows],
+            }
+        )
+    ).decode()
+
+
+def markdown(comparison: Comparison) -> str:
+    """A heading, the verdict, a table and the notes."""
+    lines = ["## rls-bench compare", "", f"**{_cell(summary(comparison))}**", ""]
+    lines += [f"- {_cell(line)}" for line in _heading(comparison)]
+    lines += ["", _line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
+    lines += [_line([_cell(word) for word in _words(row)]) for row in comparison.rows[:MOST_ROWS]]
+    lines += [""] + [f"- {_cell(note)}" for note in [*_rest(comparison), *comparison.notes]]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def annotations(comparison: Comparison) -> str:
+    """GitHub workflow commands: an error for each slower or broken cell, a warning for each ambiguous or gone one."""
+    lines: list[str] = []
+    for level, verdicts in (("error", ("BROKEN", "SLOWER")), ("warning", ("AMBIGUOUS", "GONE"))):
+        rows = [row for row in comparison.rows if row.verdict in verdicts]
+        shown = rows if len(rows) <= MOST_ANNOTATIONS else rows[: MOST_ANNOTATIONS - 1]
+        lines += [_annotation(level, f"{row.verdict}: {row.backend}", _sentence(row)) for row in shown]
+        if len(shown) < len(rows):
+            lines.append(_annotation(level, "rls-bench", f"and {len(rows) - len(shown)} more; see the summary table"))
+    lines.append(_annotation("notice", "rls-bench compare", summary(comparison)))
+    return "\n".join(lines) + "\n"
+
+
+def summary(comparison: Comparison) -> str:
+    """``1 slower, 39 same (threshold 3 %)``."""
+    counted = ", ".join(f"{count:,} {verdict.lower()}" for verdict, count in comparison.counts.items())
+    return f"{counted or 'nothing to compare'} (threshold {comparison.threshold * 100:.3g} %)"
+
+
+def _heading(comparison: Comparison) -> list[str]:
+    lines = []
+    if comparison.across_machines:
+        lines.append("Across different machines: ratios tell the machines apart, not the commits.")
+    for name, side in (("base", comparison.base), ("new", comparison.new)):
+        machines = "; ".join(machine.title for machine in side.machines.values())
+        lines.append(f"{name}: {side.path}, commit {side.commit}, {machines}")
+    return lines
+
+
+def _rest(comparison: Comparison) -> list[str]:
+    hidden = len(comparison.rows) - MOST_ROWS
+    return [f"and {hidden:,} more rows: --format json has them all"] if hidden > 0 else []
+
+
+def _words(row: Row) -> Sequence[str]:
+    return (
+        row.verdict,
+        row.problem,
+        row.backend,
+        row.question,
+        _milliseconds(row.base_ns),
+        _milliseconds(row.new_ns),
+        _ratio(row),
+        f"{row.base_launches}, {row.new_launches}" if row.ratio is not None else "",
+        row.reason,
+    )
+
+
+def _ratio(row: Row) -> str:
+    if row.ratio is None:
+        return ""
+    if row.low is None or row.high is None:
+        return f"{row.ratio:.3f}"
+    return f"{row.ratio:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+
+def _milliseconds(elapsed_ns: float | None) -> str:
+    return "" if elapsed_ns is None else f"{elapsed_ns / 1e6:.4g} ms"
+
+
+def _sentence(row: Row) -> str:
+    measured = f"{row.question} latency {_ratio(row)} of base" if row.ratio is not None else ""
+    return f"{row.problem}: " + "; ".join(part for part in (measured, row.reason) if part)
+
+
+def _annotation(level: str, title: str, message: str) -> str:
+    properties = _escape(title).replace(":", "%3A").replace(",", "%2C")
+    return f"::{level} title={properties}::{_escape(message)}"
+
+
+def _escape(value: str) -> str:
+    """As GitHub's own toolkit escapes the data of a workflow command."""
+    return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _cell(value: str) -> str:
+    """Text that Markdown shows as it is, inside one table cell."""
+    one_line = " ".join(value.split())
+    for sign in "\\`*_[]|":
+        one_line = one_line.replace(sign, "\\" + sign)
+    return one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _side(source: Source) -> dict[str, object]:
+    return {
+        "path": str(source.path),
+        "commits": source.commits,
+        "runs": source.runs,
+        "machines": {fingerprint: asdict(machine) for fingerprint, machine in source.machines.items()},
+        "skipped_lines": source.skipped,
+    }

@@ -1,0 +1,47 @@
+"""What compare promises, on drawn runs: identical sources raise no alarm, and 5 % on one cell of forty is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_records import problem, run, write
+
+from rls_bench.compare import compare, load
+from rls_bench.compare.ratios import ratios
+
+RUNS = 100
+CELLS = 40
+
+
+def test_whole_runs_of_identical_sources_and_a_planted_slowdown(tmp_path: Path) -> None:
+    alarms = found = elsewhere = 0
+    for index in range(RUNS):
+        base = load(write(tmp_path / "base.jsonl", run(2 * index + 1)))
+        same = load(write(tmp_path / "same.jsonl", run(2 * index + 2)))
+        alarms += "SLOWER" in compare(base, same).counts
+        planted = index % CELLS
+        slow = load(write(tmp_path / "slow.jsonl", run(2 * index + 2, slower={planted: 1.05})))
+        cell = (problem(64 * (1 + planted // 4)).title, f"backend-{planted % 4}")
+        slower = [(row.problem, row.backend) for row in compare(base, slow).rows if row.verdict == "SLOWER"]
+        found += cell in slower
+        elsewhere += len(set(slower) - {cell})
+    assert alarms <= 2
+    assert found >= 95
+    assert elsewhere <= 0.02 * RUNS * (CELLS - 1)
+
+
+@pytest.mark.parametrize("between", [0.005, 0.02, 0.05, 0.3])
+@pytest.mark.parametrize("tails", ["normal", "heavy"])
+def test_false_alarms_stay_rare_however_noisy_the_machine(between: float, tails: str) -> None:
+    """Significance alone, without the threshold's help: at most 2 % of whole runs, plus three deviations of luck."""
+    rng = np.random.default_rng(7)
+    alarms, runs = 0, 300
+    for _ in range(runs):
+        spread = between * np.exp(0.4 * rng.standard_normal((CELLS, 1)))
+        noise = rng.standard_normal((CELLS, 6)) if tails == "normal" else rng.standard_t(3, (CELLS, 6))
+        drawn = spread * noise
+        found = ratios(drawn[:, :3].tolist(), drawn[:, 3:].tolist(), ["warm"] * CELLS)
+        alarms += bool((found.significant & (found.new > found.base)).any())
+    assert alarms <= runs * 0.02 + 3 * (runs * 0.02) ** 0.5
