@@ -26,8 +26,8 @@ FLOOR_FACTOR = 2.0
 FLOAT32_SLACK = 1e-6
 # Statistics are logarithms: judged by absolute error against eager's own, with this slack per unit of size.
 STATS_SLACK = 1e-4
-# Scores that the oracle may hold at once; a larger problem is judged on a sample of its rows.
-_MOST_SCORES = 2**27
+# Scores that the oracle works out for one problem; of a larger one it takes evenly spaced rows, first and last included.
+_MOST_SCORES = 2**22
 
 
 def oracle(inputs: Inputs, rows: Tensor | None = None) -> OracleResult:
@@ -77,13 +77,13 @@ def check(backend: Backend, inputs: Inputs) -> Agreement:
 
 def judge(inputs: Inputs, output: Tensor, stats: AttentionStats | None = None) -> Agreement:
     """``output`` [B, Hq, Lq, Dv] and, where given, ``stats`` against the oracle."""
-    rows = sample_rows(inputs)
-    exact = oracle(inputs, rows)
-    output = output.index_select(2, rows.to(output.device)).double().cpu()
     if not bool(output.isfinite().all()):
         bad = int((~output.isfinite()).sum())
         return _failed(f"{bad} of {output.numel()} output elements are not finite, or were never written")
 
+    rows = sample_rows(inputs)
+    exact = oracle(inputs, rows)
+    output = output.index_select(2, rows.to(output.device)).double().cpu()
     error = relative_error(output, exact.output)
     floor = error_floor(inputs, rows, exact.output)
     slack = FLOAT32_SLACK if inputs.query.dtype == torch.float32 else 0.0

@@ -295,4 +295,7 @@ def _resolve(name: str, problem: Problem) -> str:
 # of the shapes traced, which cross over as plain values.
 @torch.compiler.assume_constant_result
 def _resolve_traced(name: str, *values: Any) -> str:
-    return _resolve(name, Problem(*values))
+    chosen = _resolve(name, Problem(*values))
+    if not registry.get(chosen).traceable:
+        raise BackendUnsupported(f"backend {chosen!r} cannot be traced: call it outside torch.compile")
+    return chosen

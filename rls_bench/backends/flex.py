@@ -29,6 +29,8 @@ class Flex(Backend):
 
     name = "flex"
     summary = "FlexAttention, compiled, λ and b as tensors"
+    # It compiles itself; inside another trace the CPU lowering refuses captured tensors that the graph computes.
+    traceable = False
     kernels = ("flex_attention", "cpp_fused")
 
     def available(self) -> Support:
@@ -63,13 +65,11 @@ class Flex(Backend):
             key_lengths=inputs.key_lengths,
             device=problem.device,
         )
-        # An outer torch.compile takes the kernel in as it is.
-        tracing = torch.compiler.is_compiling()
-        kernel = flex_attention if tracing else _compiled()
+        compiled = _compiled()
         score_mod = steering_score_mod(inputs.bias, inputs.strength)
 
         def call() -> Tensor:
-            return kernel(
+            return compiled(
                 inputs.query,
                 inputs.key,
                 inputs.value,
@@ -79,8 +79,6 @@ class Flex(Backend):
                 enable_gqa=problem.group_size > 1,
             )
 
-        if tracing:
-            return call
         # Each shape is a compilation of its own, and torch's limit of eight serves against accidents, not for this.
         with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES, accumulated_recompile_limit=_MOST_SHAPES):
             call()

@@ -70,6 +70,8 @@ class Backend:
     summary: str
     # False for the plain-attention floor, which ignores bias and strength.
     steers: bool = True
+    # False where a torch.compile around the call cannot trace it.
+    traceable: bool = True
     # Parts of the operator or kernel names of which a profiler must see at least one; empty: nothing to check.
     kernels: tuple[str, ...] = ()
 
