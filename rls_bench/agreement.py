@@ -26,7 +26,7 @@ FLOOR_FACTOR = 2.0
 FLOAT32_SLACK = 1e-6
 # Statistics are logarithms: judged by absolute error against eager's own, with this slack per unit of size.
 STATS_SLACK = 1e-4
-# Scores that the oracle works out for one problem; of a larger one it takes evenly spaced rows, first and last included.
+# Scores that the oracle works out for one problem; a larger one is judged on evenly spaced rows, its ends included.
 _MOST_SCORES = 2**22
 
 
