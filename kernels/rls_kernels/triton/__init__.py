@@ -1,0 +1,1 @@
+"""Triton kernels of steered attention; importing this package imports no Triton."""

@@ -1,0 +1,113 @@
+"""What every kernel does alike: where a program works, how it loads a tile, which keys it may see."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+# Triton's interpreter holds bfloat16 as 16-bit integers, and its dot multiplies those: it is handed float32 instead.
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def dot(left, right, first, PRECISION: tl.constexpr):
+    """``first + left @ right`` on the matrix unit, accumulated in float32."""
+    if INTERPRETED:
+        return tl.dot(left.to(tl.float32), right.to(tl.float32), first)
+    return tl.dot(left, right, first, input_precision=PRECISION)
+
+
+@triton.jit
+def load_tile(ptr, start, stride_row, stride_column, rows, limit, columns, WIDTH: tl.constexpr, MASKED: tl.constexpr):
+    """Rows ``start + rows`` of a [limit, WIDTH] matrix; columns past WIDTH read 0, rows past ``limit`` too if MASKED.
+
+    The offset of ``start`` is 64 bits wide, those inside the tile 32.
+    """
+    pointers = (
+        ptr + tl.cast(start, tl.int64) * stride_row + rows[:, None] * stride_row + columns[None, :] * stride_column
+    )
+    if MASKED and columns.shape[0] != WIDTH:
+        return tl.load(pointers, mask=(start + rows < limit)[:, None] & (columns < WIDTH)[None, :], other=0.0)
+    if MASKED:
+        return tl.load(pointers, mask=(start + rows < limit)[:, None], other=0.0)
+    if columns.shape[0] != WIDTH:
+        return tl.load(pointers, mask=(columns < WIDTH)[None, :], other=0.0)
+    return tl.load(pointers)
+
+
+@triton.jit
+def load_row(ptr, start, stride, rows, limit, MASKED: tl.constexpr):
+    """Elements ``start + rows`` of a vector; those at and past ``limit`` read 0 if MASKED."""
+    pointers = ptr + tl.cast(start, tl.int64) * stride + rows * stride
+    if MASKED:
+        return tl.load(pointers, mask=start + rows < limit, other=0.0)
+    return tl.load(pointers)
+
+
+@triton.jit
+def key_range(
+    start_m, query_length, key_length, limit, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    """Where the keys of one query block end, and how far whole key blocks are visible to each of its queries.
+
+    Keys [0, full) need no mask, keys [full, end) need one, the others are never read. ``limit`` is the number of keys
+    that are not padding. Causal is bottom-right aligned: query i sees key j where
+    ``j <= i + key_length - query_length``.
+    """
+    full = limit
+    end = limit
+    if CAUSAL:
+        diagonal = key_length - query_length
+        full = tl.maximum(tl.minimum(limit, start_m + diagonal + 1), 0)
+        end = tl.maximum(tl.minimum(limit, tl.minimum(start_m + BLOCK_M, query_length) + diagonal), 0)
+    return full // BLOCK_N * BLOCK_N, end
+
+
+@triton.jit
+def visible_keys(keys, limit, last_key, CAUSAL: tl.constexpr):
+    """Which ``keys`` [N] each query may see, bool [1 or M, N]; ``last_key`` [M] is its last under a causal mask."""
+    visible = (keys < limit)[None, :]
+    if CAUSAL:
+        visible = visible & (keys[None, :] <= last_key[:, None])
+    return visible
+
+
+@triton.jit
+def sum_rows(tile, PARTIALS: tl.constexpr):
+    """Sum [M, N] to [M, PARTIALS], each over every PARTIALS-th column.
+
+    With as many partial sums as the matrix unit's layout spreads over threads, no thread asks another in the loop.
+    """
+    return tl.sum(tl.reshape(tile, [tile.shape[0], tile.shape[1] // PARTIALS, PARTIALS]), 1)
+
+
+@triton.jit
+def finite(shift):
+    """A running maximum that is safe to subtract: rows that saw no key yet hold -inf, and take 0."""
+    return tl.where(shift == float("-inf"), 0.0, shift)
+
+
+@triton.jit
+def store_stats(
+    stats_ptr, row, rows_total, in_range, seen, plain_shift, plain_sum, plain_moment, bias_sum, shift, total, moment
+):
+    """Store lse, lse_steered, entropy, entropy_steered and KL from sums over a row, all in base 2; each [M].
+
+    With ``z`` the plain logits less ``plain_shift``: ``plain_sum = Σ 2^z``, ``plain_moment = Σ 2^z z`` and
+    ``bias_sum = Σ 2^z λb``; ``total`` and ``moment`` are those of the steered logits less ``shift``.
+    """
+    plain_sum = tl.where(seen, plain_sum, 1.0)
+    total = tl.where(seen, total, 1.0)
+    lse = plain_shift + tl.log2(plain_sum)
+    lse_steered = shift + tl.log2(total)
+    divergence = lse_steered - lse - bias_sum / plain_sum
+    zero = 0.0
+    tl.store(stats_ptr + row, tl.where(seen, lse * LN_2, zero), mask=in_range)
+    tl.store(stats_ptr + rows_total + row, tl.where(seen, lse_steered * LN_2, zero), mask=in_range)
+    entropy = tl.log2(plain_sum) - plain_moment / plain_sum
+    tl.store(stats_ptr + 2 * rows_total + row, tl.where(seen, entropy * LN_2, zero), mask=in_range)
+    entropy = tl.log2(total) - moment / total
+    tl.store(stats_ptr + 3 * rows_total + row, tl.where(seen, entropy * LN_2, zero), mask=in_range)
+    tl.store(stats_ptr + 4 * rows_total + row, tl.where(seen, divergence * LN_2, zero), mask=in_range)

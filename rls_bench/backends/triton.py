@@ -1,0 +1,85 @@
+"""Our fused Triton kernels; without CUDA they run in Triton's interpreter, which is right and never timed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Support, no
+from rls_bench.errors import BackendUnavailable
+from rls_bench.inputs import Inputs
+from rls_bench.problem import Problem
+
+_INTERPRETED = "runs in Triton's interpreter here: correct, never timed"
+_WIDEST_HEAD = 256
+
+
+class Triton(Backend):
+    """Once: the compilation of the first call. In the call: the kernel, which reads b and λ as the caller gave them."""
+
+    name = "triton"
+    summary = "our fused Triton kernels: bias as the first value of the score accumulator"
+    kernels = ("prefill_kernel", "floored_kernel")
+
+    def available(self) -> Support:
+        """Triton, and CUDA or else its interpreter, which a worker process is started with."""
+        if find_spec("triton") is None:
+            return no("needs Triton: pip install triton (Linux)")
+        return YES if torch.cuda.is_available() else Support(True, _INTERPRETED)
+
+    def supports(self, problem: Problem) -> Support:
+        """Every mask, layout, eps and statistic; head dims up to 256."""
+        if max(problem.head_dim, problem.value_dim) > _WIDEST_HEAD:
+            return no(f"head dims go up to {_WIDEST_HEAD}")
+        if problem.requires_grad:
+            return no("forward only")
+        return YES
+
+    def measurable(self) -> Support:
+        """Only on a GPU."""
+        return YES if torch.cuda.is_available() else no(_INTERPRETED)
+
+    def environment(self) -> Mapping[str, str]:
+        """Without CUDA the kernels are interpreted, which Triton decides when it is imported."""
+        return {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+
+    def prepare(self, inputs: Inputs) -> Call:
+        """Returns the call; see the class for what is done once.
+
+        Raises BackendUnavailable for CPU tensors in a process that doesn't interpret Triton.
+        """
+        import triton
+
+        if inputs.query.device.type == "cpu" and not triton.knobs.runtime.interpret:
+            raise BackendUnavailable(
+                "backend 'triton': CPU tensors need Triton's interpreter, which this process was started without; "
+                "set TRITON_INTERPRET=1 before Python starts, or give CUDA tensors"
+            )
+        from rls_kernels.triton.attention import steered_attention
+
+        problem = inputs.problem
+
+        def call() -> Any:
+            output, stats = steered_attention(
+                inputs.query,
+                inputs.key,
+                inputs.value,
+                inputs.bias,
+                inputs.strength,
+                inputs.key_lengths,
+                scale=inputs.scale,
+                eps=problem.eps,
+                is_causal=problem.is_causal,
+                return_stats=problem.return_stats,
+            )
+            return (output, AttentionStats(*stats)) if problem.return_stats else output
+
+        if inputs.query.device.type == "cuda":
+            call()
+        return call
+
+
+BACKEND = Triton()

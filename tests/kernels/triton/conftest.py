@@ -1,0 +1,23 @@
+"""Tests of the Triton kernels in Triton's interpreter, which a process must be started for.
+
+``test_triton_interpreted.py`` one folder up runs them in such a process; by hand:
+``TRITON_INTERPRET=1 pytest tests/kernels/triton``.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    return None if os.environ.get("TRITON_INTERPRET") == "1" else True
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 32 queries and 16 keys, so that small problems have full, diagonal and hidden ones."""
+    from rls_kernels.triton import configurations
+    from rls_kernels.triton.configurations import Configuration
+
+    monkeypatch.setattr(configurations, "prefill", lambda *_: Configuration(32, 16, num_warps=4, num_stages=1))
