@@ -30,7 +30,7 @@ def current() -> Machine:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         os=f"{platform.system()} {platform.release()}",
         python=".".join(map(str, sys.version_info[:3])),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         triton=_installed("triton"),
         **(_gpu() if torch.cuda.is_available() else {}),  # type: ignore[arg-type]
     )

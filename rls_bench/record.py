@@ -55,8 +55,8 @@ class Record:
 
     ``samples_ns`` maps a question to one list of samples for each process launch, nanoseconds a call. ``label`` tells
     an A/A twin (``sdpa-cpu#2``) from its backend. ``stopped`` says why sampling ended: the interval was narrow
-    enough, the budget ended, or the cell was raced out. Speed exists only beside agreement: a status other than
-    ``ok`` carries no samples.
+    enough, the budget ended, the cell was raced out, or somebody pressed Ctrl-C. Speed exists only beside agreement:
+    a status other than ``ok`` carries no samples.
     """
 
     run: str
@@ -74,7 +74,7 @@ class Record:
     samples_ns: dict[Question, list[list[float]]] = field(default_factory=dict)
     warmup_ns: list[list[float]] = field(default_factory=list)
     rejected: int = 0
-    stopped: Literal["", "interval", "budget", "raced"] = ""
+    stopped: Literal["", "interval", "budget", "raced", "interrupted"] = ""
     compile_seconds: float | None = None
     peak_bytes: int | None = None
     workspace_bytes: int | None = None
@@ -114,11 +114,13 @@ def append(path: Path, record: Record) -> None:
     line = _ENCODER.encode(record) + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:
+        with path.open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             start = file.seek(0, os.SEEK_END)
+            # A line that a killed writer left torn must not swallow this one.
+            torn = start > 0 and os.pread(file.fileno(), 1, start - 1) != b"\n"
             try:
-                _write_whole(file.fileno(), line)
+                _write_whole(file.fileno(), b"\n" + line if torn else line)
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(start)

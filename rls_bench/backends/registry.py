@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
@@ -24,8 +25,14 @@ def names() -> list[str]:
     return sorted(_entries())
 
 
+def check_name(name: str) -> None:
+    """Raise UnknownBackend unless ``name`` is registered or reads ``module:attribute``; loads nothing."""
+    if name not in _entries() and ":" not in name:
+        raise UnknownBackend(f"backend: wanted one of {', '.join(names())}, or MODULE:ATTRIBUTE; got {name!r}")
+
+
 def get(name: str) -> Backend:
-    """The backend called ``name``, loading its module on first use.
+    """The backend called ``name``, loading its module on first use; ``module:attribute`` names one not registered.
 
     Raises UnknownBackend for a name that nobody registered, BackendUnavailable where its module cannot be
     imported; never another backend.
@@ -36,10 +43,10 @@ def get(name: str) -> Backend:
 
 
 def _load(name: str) -> Backend:
-    entry = _entries().get(name)
-    if entry is None:
-        raise UnknownBackend(f"backend: wanted one of {', '.join(names())}; got {name!r}")
+    check_name(name)
+    place = _entries()[name].value if name in _entries() else name
+    module, _, attribute = place.partition(":")
     try:
-        return cast(Backend, entry.load())
+        return cast(Backend, getattr(import_module(module), attribute))
     except (ImportError, AttributeError) as error:
-        raise BackendUnavailable(f"backend {name!r}: {entry.value} cannot be imported: {error}") from error
+        raise BackendUnavailable(f"backend {name!r}: {place} cannot be imported: {error}") from error

@@ -1,0 +1,131 @@
+"""One cell of a run, one label on one problem: what is known of it, and whether it wants more samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rls_bench.problem import Problem
+from rls_bench.record import Question, Status
+from rls_bench.runner import journal
+from rls_bench.statistics import Interval, median_interval
+
+# What every cell gets in every launch, whatever the budget says.
+LEAST_SAMPLES = 3
+# An interval from fewer samples than this ends nothing.
+ENOUGH_SAMPLES = 6
+MOST_SAMPLES = 60
+# Slower than this many times the best, beyond doubt: sampling further tells nothing that a user needs.
+RACE = 1.5
+
+
+@dataclass(eq=False)
+class Cell:
+    """A label (a backend, or its A/A twin) on a problem; filled in by the journal's entries, live or read back."""
+
+    label: str
+    backend: str
+    index: int
+    problem: Problem
+    questions: tuple[Question, ...]
+    status: Status | None = None
+    reason: str = ""
+    checked: journal.Checked | None = None
+    samples: dict[Question, dict[int, list[float]]] = field(default_factory=dict)
+    warmups: dict[int, list[float]] = field(default_factory=dict)
+    rejected: int = 0
+    note: str = ""
+    raced: bool = False
+    is_recorded: bool = False
+
+    def apply(self, entry: journal.Checked | journal.Took | journal.Ended) -> None:
+        """Take in what happened."""
+        if isinstance(entry, journal.Checked):
+            self.checked = entry
+            self.note = entry.note
+        elif isinstance(entry, journal.Ended):
+            self.status, self.reason = entry.status, entry.reason
+        else:
+            self.samples.setdefault(entry.question, {}).setdefault(entry.launch, []).extend(entry.samples_ns)
+            self.warmups.setdefault(entry.launch, []).extend(entry.warmup_ns)
+            self.rejected += entry.rejected
+            self.note = self.note or entry.note
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything left to find out: it hasn't ended, and a latency would mean something."""
+        return self.status is None and not self.is_recorded and (self.checked is None or self.checked.measurable)
+
+    @property
+    def main(self) -> Question:
+        """The question that races and compares: the first."""
+        return self.questions[0]
+
+    def launches(self, question: Question) -> list[list[float]]:
+        """The samples of each launch that has any, in order."""
+        by_launch = self.samples.get(question, {})
+        return [by_launch[launch] for launch in sorted(by_launch) if by_launch[launch]]
+
+    def ok_launches(self) -> list[list[float]]:
+        """The main question's launches of a cell that hasn't failed."""
+        return [] if self.status else self.launches(self.main)
+
+    def finished_launches(self) -> int:
+        """Launches in which every question that the cell can answer has its least number of samples."""
+        counts = [
+            sum(len(launch) >= LEAST_SAMPLES for launch in self.launches(question)) for question in self.answered()
+        ]
+        return min(counts, default=0)
+
+    def answered(self) -> list[Question]:
+        """The questions that have samples, or all of them before the first sample."""
+        return [question for question in self.questions if question in self.samples] or list(self.questions)
+
+    def interval(self, question: Question | None = None) -> Interval | None:
+        """Of all launches so far; None before the first sample."""
+        launches = self.launches(question or self.main)
+        return median_interval(launches) if launches else None
+
+    def is_narrow(self, target: float) -> bool:
+        """Whether every question's interval over launches is within ``target``."""
+        intervals = [self.interval(question) for question in self.answered()]
+        return all(interval is not None and interval.half_width <= target for interval in intervals)
+
+    def wants(self, question: Question, launch: int, target: float, late: bool) -> bool:
+        """Whether this launch should take another sample for ``question``."""
+        samples = self.samples.get(question, {}).get(launch, [])
+        if not self.is_open:
+            return False
+        if len(samples) < LEAST_SAMPLES:
+            return True
+        if late or self.raced or len(samples) >= MOST_SAMPLES:
+            return False
+        return len(samples) < ENOUGH_SAMPLES or median_interval([samples]).half_width > target
+
+
+def race(cells: Iterable[Cell], launch: int) -> list[Cell]:
+    """Mark the cells of one problem whose interval lies wholly above 1.5 × the best's; returns those newly marked.
+
+    The intervals are of this launch alone: half as much again is far more than launches differ by.
+    """
+    samples = {cell: cell.samples.get(cell.main, {}).get(launch, []) for cell in cells if cell.is_open}
+    intervals = {cell: median_interval([taken]) for cell, taken in samples.items() if len(taken) >= LEAST_SAMPLES}
+    if not intervals:
+        return []
+    best = min(intervals.values(), key=lambda interval: interval.median)
+    lost = [cell for cell, interval in intervals.items() if interval.low > RACE * best.high and not cell.raced]
+    for cell in lost:
+        cell.raced = True
+    return lost
+
+
+def stopped(cell: Cell, target: float, interrupted: bool) -> Literal["", "interval", "budget", "raced", "interrupted"]:
+    """Why sampling of an ok cell ended."""
+    if not cell.samples:
+        return ""
+    if cell.raced:
+        return "raced"
+    if cell.is_narrow(target):
+        return "interval"
+    return "interrupted" if interrupted else "budget"

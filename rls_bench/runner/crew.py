@@ -1,0 +1,88 @@
+"""The workers of one launch, by label."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from types import TracebackType
+
+from rls_bench.record import Question
+from rls_bench.runner import messages
+from rls_bench.runner.process import Worker, WorkerLost
+
+
+class Crew:
+    """Starts a worker for each label, asks it, and starts it anew for the next problem where it was lost."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._backends: dict[str, str] = {}
+        self._workers: dict[str, Worker] = {}
+        self.measurable: dict[str, messages.Verdict] = {}
+        # Questions that a label's current problem has no answer to.
+        self.unanswered: dict[str, set[Question]] = {}
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers.values():
+            worker.stop()
+
+    def start(self, label: str, backend: str) -> None:
+        """Start the process of ``label``; returns before it is up."""
+        self._backends[label] = backend
+        self._workers[label] = Worker(backend)
+
+    def introduce(self, request: messages.Introduce) -> dict[str, messages.Introduction | WorkerLost]:
+        """Ask all that haven't been asked yet, side by side."""
+        new = [label for label in self._workers if label not in self.measurable]
+        answers: dict[str, messages.Introduction | WorkerLost] = {}
+        for label in new:
+            try:
+                self._workers[label].tell(request)
+            except WorkerLost as lost:
+                answers[label] = lost
+        for label in new:
+            if label in answers:
+                continue
+            try:
+                reply = self._workers[label].reply(self._timeout_seconds)
+            except WorkerLost as lost:
+                answers[label] = lost
+                continue
+            assert isinstance(reply, messages.Introduction)
+            self.measurable[label] = reply.measurable
+            answers[label] = reply
+        for label in answers:
+            if isinstance(answers[label], WorkerLost):
+                self._drop(label)
+        return answers
+
+    def ask(self, label: str, request: messages.Request) -> messages.Reply:
+        """One question to one worker, started anew where it was lost; raises WorkerLost."""
+        worker = self._workers.get(label)
+        if worker is None:
+            worker = self._workers[label] = Worker(self._backends[label])
+        try:
+            return worker.ask(request, self._timeout_seconds)
+        except WorkerLost:
+            self._drop(label)
+            raise
+
+    def discard(self, label: str) -> None:
+        """End a worker whose process can no longer be trusted; the next question starts another."""
+        self._drop(label)
+
+    def release(self, label: str) -> None:
+        """Have the worker drop its tensors; one that is lost has none."""
+        self.unanswered.pop(label, None)
+        if label in self._workers:
+            with suppress(WorkerLost):
+                self.ask(label, messages.Release())
+
+    def _drop(self, label: str) -> None:
+        worker = self._workers.pop(label, None)
+        if worker is not None:
+            worker.stop()

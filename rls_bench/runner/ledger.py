@@ -1,0 +1,94 @@
+"""The run's time: what is left of the budget, what each part may take, and where it went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rls_bench.runner.plan import Effort
+
+
+class Ledger:
+    """Shares the budget among launches and problems; times are in seconds on a monotonic clock."""
+
+    def __init__(self, budget: float, launches: int, problems: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._began = now()
+        self._end = self._began + budget
+        self._launches = launches
+        self._problems = problems
+        self._launch = 0
+        self._slices_done = 0
+        self._starts: list[float] = []
+        self._checks: list[float] = []
+        self._rechecks: list[float] = []
+        self._launch_seconds: list[float] = []
+        self._launch_began = self._began
+        self._calls = 0.0
+        self._compile = 0.0
+
+    def begin_launch(self) -> None:
+        """A new launch starts now."""
+        if self._launch:
+            self._launch_seconds.append(self._now() - self._launch_began)
+        self._launch_began = self._now()
+        self._launch += 1
+        self._slices_done = 0
+
+    def affords_another_launch(self) -> bool:
+        """Whether the budget has room for one launch more like those before."""
+        now = self._now()
+        seconds = [*self._launch_seconds, now - self._launch_began] if self._launch else [0.0]
+        # Less than half of an earlier one is needed: only cells that are unsure still take part.
+        return now + max(min(seconds) / 2, min(self._starts, default=0.0)) < self._end
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Time in which processes start."""
+        began = self._now()
+        yield
+        self._starts.append(self._now() - began)
+
+    @contextmanager
+    def checking(self, thorough: bool) -> Iterator[None]:
+        """Time in which one problem's cells are prepared and checked."""
+        began = self._now()
+        yield
+        (self._checks if thorough else self._rechecks).append(self._now() - began)
+
+    def count(self, calls_ns: int, compile_seconds: float | None = None) -> None:
+        """Add time that a worker spent inside calls, and compiling."""
+        self._calls += calls_ns / 1e9
+        self._compile += compile_seconds or 0.0
+
+    def slice_deadline(self) -> float:
+        """When the current problem's turns in this launch should end, so that all the others get as much."""
+        launches_left = max(0, self._launches - self._launch)
+        slices_here = self._problems - self._slices_done
+        slices_left = slices_here + launches_left * self._problems
+        check = _mean(self._checks)
+        recheck = _mean(self._rechecks) if self._rechecks else check / 3
+        reserve = launches_left * _mean(self._starts) + (slices_left - 1) * recheck
+        if self._launch == 1:
+            reserve += (slices_here - 1) * (check - recheck)
+        return self._now() + max(0.0, self._end - self._now() - reserve) / slices_left
+
+    def slice_done(self) -> None:
+        """One problem of this launch is over."""
+        self._slices_done += 1
+
+    def share_done(self) -> float:
+        """How far the run is, from 0 to 1: by problems and launches, or by time where that is further."""
+        by_work = (max(0, self._launch - 1) + self._slices_done / self._problems) / self._launches
+        by_time = (self._now() - self._began) / max(self._end - self._began, 1e-9)
+        return min(1.0, max(by_work, min(by_time, 0.99)))
+
+    def effort(self) -> Effort:
+        """Where the time went so far."""
+        checks = sum(self._checks) + sum(self._rechecks)
+        return Effort(self._now() - self._began, self._calls, self._compile, checks, sum(self._starts))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,128 @@
+"""The coordinator's end of one worker process: start it, ask it, and tell why it died."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+
+from rls_bench.record import Status
+from rls_bench.runner import messages
+from rls_bench.runner.messages import Channel, Closed
+
+# How often a waiting coordinator looks whether the worker still lives; a pipe held open by a stray child hides that.
+_LOOK_SECONDS = 0.25
+_ERRORS_TAIL_BYTES = 2000
+# How long a worker whose pipe has closed may take to die.
+_GRACE_SECONDS = 2.0
+
+
+class WorkerLost(Exception):
+    """The worker died or had to be killed; ``status`` and ``reason`` are its cell's."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status: Status = status
+        self.reason = reason
+
+
+class Worker:
+    """One warm process that holds one backend, in a process group of its own.
+
+    It inherits this process's import path, so that a backend that the caller can import is found there, too. What it
+    prints goes to temporary files, and the last line of its errors explains a death.
+    """
+
+    def __init__(self, backend: str, environment: Mapping[str, str] | None = None) -> None:
+        self.backend = backend
+        self._resources = ExitStack()
+        printed = self._resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._errors = self._resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        requests_in, requests_out = os.pipe()
+        replies_in, replies_out = os.pipe()
+        inherited = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "rls_bench.runner.worker", backend, str(requests_in), str(replies_out)],
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=self._errors,
+            pass_fds=(requests_in, replies_out),
+            start_new_session=True,
+            env={**os.environ, **inherited, **(environment or {})},
+        )
+        os.close(requests_in)
+        os.close(replies_out)
+        self._channel = Channel(replies_in, requests_out, messages.Reply)
+        self._resources.callback(self._channel.close)
+
+    def ask(self, request: messages.Request, timeout_seconds: float) -> messages.Reply:
+        """Send ``request`` and wait for its reply; raises WorkerLost, with the worker ended, where none comes."""
+        self.tell(request)
+        return self.reply(timeout_seconds)
+
+    def tell(self, request: messages.Request) -> None:
+        """Send ``request`` and don't wait; raises WorkerLost."""
+        try:
+            self._channel.send(request)
+        except Closed:
+            raise self._lost() from None
+
+    def reply(self, timeout_seconds: float) -> messages.Reply:
+        """Wait for the reply to what was told; raises WorkerLost."""
+        deadline = time.monotonic() + timeout_seconds
+        while (left := deadline - time.monotonic()) > 0:
+            died = self._died()
+            try:
+                # A worker that died may have answered first.
+                found = self._channel.receive(0.0 if died else min(left, _LOOK_SECONDS))
+            except Closed:
+                raise self._lost() from None
+            except ValueError as error:
+                self.stop()
+                raise WorkerLost("failed", f"its process sent what is no reply: {error}") from error
+            if found is not None:
+                return found  # type: ignore[return-value]
+            if died:
+                raise self._lost()
+        self.stop()
+        raise WorkerLost("timeout", f"no answer within {timeout_seconds:g} s")
+
+    def stop(self) -> int:
+        """End the worker and everything that it started; returns its exit status. Stopping twice is harmless."""
+        if self._process.returncode is None:
+            # Until the leader is reaped below, nobody else can have its group's id.
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        code = self._process.wait()
+        self._resources.close()
+        return code
+
+    def _died(self) -> bool:
+        """Whether the process is over; leaves it to be reaped, so that its group can still be ended."""
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def _lost(self) -> WorkerLost:
+        """Why the worker is gone, told from its exit status."""
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while not (died := self._died()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        last_words = self._last_words()
+        code = self.stop()
+        if not died:
+            return WorkerLost("crashed", "it closed its pipe and went on running")
+        if code == -signal.SIGKILL:
+            return WorkerLost("out_of_memory", "killed by SIGKILL, as the kernel does when memory runs out")
+        if code < 0:
+            return WorkerLost("crashed", f"died of {signal.Signals(-code).name}{last_words}")
+        return WorkerLost("crashed", f"its process exited with code {code}{last_words}")
+
+    def _last_words(self) -> str:
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - _ERRORS_TAIL_BYTES))
+        lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
+        return f": {lines[-1][:200]}" if lines else ""

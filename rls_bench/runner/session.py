@@ -1,0 +1,277 @@
+"""The coordinator: starts workers, hands out turns, journals what they answer, and writes the records.
+
+It never imports torch, so that it starts at once and nothing of it runs while a worker is timed.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from rls_bench import record
+from rls_bench.backends import registry
+from rls_bench.errors import RecordError
+from rls_bench.record import Question, Status
+from rls_bench.runner import journal, messages, provenance
+from rls_bench.runner.board import TWIN, Board, backend_of
+from rls_bench.runner.cell import Cell, race
+from rls_bench.runner.crew import Crew
+from rls_bench.runner.ledger import Ledger
+from rls_bench.runner.plan import Event, Plan, Summary
+from rls_bench.runner.process import WorkerLost
+
+# A turn is about this long where samples are shorter, so that handing out turns costs little.
+_TURN_SECONDS = 0.03
+_MOST_PER_TURN = 5
+_WARMUP_NS = 1_000_000_000
+_HURRIED_WARMUP_NS = 50_000_000
+
+EventKind = Literal["launch", "checked", "sampled", "closed", "warning"]
+
+
+class Session:
+    """One run, new or gone on with."""
+
+    def __init__(
+        self,
+        started: journal.Started,
+        log: journal.Journal,
+        board: Board,
+        out: Path,
+        progress: Callable[[Event], None] | None,
+    ) -> None:
+        self._started = started
+        self._plan = started.plan
+        self._log = log
+        self._board = board
+        self._out = out
+        self._progress = progress
+        self._warnings: list[str] = []
+        self._sample_seconds: dict[tuple[Cell, Question], float] = {}
+        self._ledger = Ledger(self._plan.budget_seconds, self._plan.launches, len(self._plan.problems))
+
+    @classmethod
+    def open(cls, plan: Plan, out: Path, *, resume: bool, progress: Callable[[Event], None] | None) -> Session:
+        """A session that is ready to run; see ``rls_bench.runner.run``."""
+        for backend in plan.backends:
+            registry.check_name(backend)
+        if resume:
+            return cls._resumed(plan, out, progress)
+        run = provenance.run_id()
+        commit, dirty = provenance.git_commit()
+        started = journal.Started(run, provenance.utc_now(), plan, commit, dirty)
+        log = journal.Journal(journal.beside(out, run))
+        log.write(started)
+        return cls(started, log, Board(plan), out, progress)
+
+    @classmethod
+    def _resumed(cls, plan: Plan, out: Path, progress: Callable[[Event], None] | None) -> Session:
+        found = journal.abandoned(out)
+        if found is None:
+            raise RecordError(f"results file {out}: nothing to resume; no run that wrote to it was killed")
+        log = journal.Journal(found)
+        started, entries = journal.read(found)
+        if started.plan != plan:
+            raise RecordError(f"journal {found}: belongs to another plan; resume with the options it was started with")
+        board = Board(plan)
+        for entry in entries:
+            board.apply(entry)
+        # A run that was killed while it wrote its records has some of them in the file already.
+        if out.exists():
+            board.mark_recorded(entry for entry in record.read(out) if entry.run == started.run)
+        return cls(started, log, board, out, progress)
+
+    def run(self) -> Summary:
+        """Measure until every cell has what it wants or the budget ends, then write the records."""
+        interrupted = False
+        try:
+            self._measure()
+        except KeyboardInterrupt:
+            interrupted = True
+        except BaseException:
+            self._log.close(remove=False)
+            raise
+        return self._finish(interrupted)
+
+    def _measure(self) -> None:
+        plan = self._plan
+        while cells := self._board.due(plan, spare_time=self._ledger.affords_another_launch()):
+            launch = self._board.last_launch + 1
+            self._ledger.begin_launch()
+            labels = list(dict.fromkeys(cell.label for cell in cells))
+            self._tell("launch", f"launch {launch}: starting {len(labels)} processes")
+            with Crew(plan.timeout_seconds) as crew:
+                self._start(crew, labels)
+                for index in range(len(plan.problems)):
+                    due = [cell for cell in cells if cell.index == index and cell.is_open]
+                    if due:
+                        self._slice(crew, launch, due)
+                    self._ledger.slice_done()
+            self._board.last_launch = launch
+
+    def _start(self, crew: Crew, labels: list[str]) -> None:
+        """Start workers side by side, for importing is most of it, and close the cells that they cannot do."""
+        with self._ledger.starting():
+            for label in labels:
+                crew.start(label, backend_of(label))
+            answers = crew.introduce(messages.Introduce(self._plan.problems))
+        for label, answer in answers.items():
+            cells = self._board.of_label(label)
+            if isinstance(answer, WorkerLost):
+                for cell in cells:
+                    self._end(cell, answer.status, answer.reason)
+                continue
+            if self._board.machine is None:
+                self._note(journal.Met(answer.machine))
+            for cell in cells:
+                if not answer.available.yes:
+                    self._end(cell, "unavailable", answer.available.reason)
+                elif not (supports := answer.supports[cell.index]).yes:
+                    self._end(cell, "unsupported", supports.reason)
+
+    def _slice(self, crew: Crew, launch: int, cells: list[Cell]) -> None:
+        """One problem in one launch: prepare and check each label, then take turns."""
+        with self._ledger.checking(thorough=any(cell.checked is None for cell in cells)):
+            call_ns = {cell.label: took for cell in cells if (took := self._prepare(crew, cell)) is not None}
+            if self._plan.aa and self._board.twin is None and call_ns:
+                cells = [*cells, self._start_twin(crew, call_ns, cells[0].index)]
+                self._prepare(crew, cells[-1])
+        self._take_turns(crew, launch, [cell for cell in cells if cell.is_open])
+        for cell in cells:
+            crew.release(cell.label)
+
+    def _prepare(self, crew: Crew, cell: Cell) -> int | None:
+        """Have the worker check the cell; what a call took in nanoseconds, or None where it is not to be timed."""
+        if not cell.is_open:
+            return None
+        thorough = cell.checked is None
+        request = messages.Prepare(cell.problem, thorough, self._plan.input_bytes, self._plan.probes)
+        try:
+            reply = crew.ask(cell.label, request)
+        except WorkerLost as lost:
+            self._end(cell, lost.status, lost.reason)
+            return None
+        assert isinstance(reply, messages.Prepared)
+        self._ledger.count(reply.calls_ns, reply.compile_seconds)
+        if thorough:
+            measurable = crew.measurable.get(cell.label, messages.Verdict(True))
+            self._note(_checked(cell, reply, measurable))
+        if reply.status != "ok":
+            self._close(crew, cell, reply.status, reply.reason)
+            return None
+        self._tell("checked", "agrees with the oracle", cell)
+        return reply.call_ns if cell.is_open else None
+
+    def _start_twin(self, crew: Crew, call_ns: dict[str, int], index: int) -> Cell:
+        """Choose the backend that runs twice, of those that can do most of the problems the quickest, and start it."""
+        open_cells = {label: sum(cell.is_open for cell in self._board.of_label(label)) for label in call_ns}
+        most = max(open_cells.values())
+        backend = min((label for label in call_ns if open_cells[label] == most), key=lambda label: call_ns[label])
+        self._note(journal.Twinned(backend))
+        self._start(crew, [backend + TWIN])
+        return self._board[backend + TWIN, index]
+
+    def _take_turns(self, crew: Crew, launch: int, cells: list[Cell]) -> None:
+        """Rounds of turns in seeded random order, until no cell wants more or this slice's share of time is gone."""
+        plan = self._plan
+        if not cells:
+            return
+        order = random.Random(f"{plan.seed} {launch} {cells[0].index}")
+        deadline = self._ledger.slice_deadline()
+        while True:
+            late = time.monotonic() >= deadline
+            turns = [
+                (cell, question)
+                for cell in cells
+                for question in cell.questions
+                if question not in crew.unanswered.get(cell.label, ())
+                and cell.wants(question, launch, plan.target_interval, late)
+            ]
+            if not turns:
+                return
+            order.shuffle(turns)
+            for cell, question in turns:
+                if cell.is_open:
+                    self._turn(crew, launch, cell, question, late)
+            if plan.race:
+                for lost in race(cells, launch):
+                    self._tell("closed", "raced out: slower than 1.5 × the best", lost)
+
+    def _turn(self, crew: Crew, launch: int, cell: Cell, question: Question, late: bool) -> None:
+        seconds = self._sample_seconds.get((cell, question), _TURN_SECONDS)
+        count = max(1, min(_MOST_PER_TURN, round(_TURN_SECONDS / seconds)))
+        request = messages.Sample(question, count, _HURRIED_WARMUP_NS if late else _WARMUP_NS)
+        try:
+            reply = crew.ask(cell.label, request)
+        except WorkerLost as lost:
+            self._end(cell, lost.status, lost.reason)
+            return
+        assert isinstance(reply, messages.Sampled)
+        self._ledger.count(reply.calls_ns)
+        if reply.status != "ok":
+            self._close(crew, cell, reply.status, reply.reason)
+            return
+        if not reply.samples_ns:
+            crew.unanswered.setdefault(cell.label, set()).add(question)
+            return
+        taken = len(reply.samples_ns) + len(reply.warmup_ns)
+        self._sample_seconds[cell, question] = max(1e-6, (reply.ended_ns - reply.began_ns) / 1e9 / taken)
+        self._note(
+            journal.Took(cell.label, cell.index, launch, question, reply.samples_ns, reply.warmup_ns, note=reply.noise)
+        )
+        self._tell("sampled", question, cell)
+
+    def _close(self, crew: Crew, cell: Cell, status: Status, reason: str) -> None:
+        """End a cell that misbehaved, and its process with it: whatever it left behind goes, too."""
+        crew.discard(cell.label)
+        self._end(cell, status, reason)
+
+    def _end(self, cell: Cell, status: Status, reason: str) -> None:
+        if cell.status is None:
+            self._note(journal.Ended(cell.label, cell.index, status, reason))
+            self._tell("closed", f"{status}: {reason}", cell)
+
+    def _note(self, entry: journal.Entry) -> None:
+        self._log.write(entry)
+        self._board.apply(entry)
+
+    def _tell(self, kind: EventKind, message: str, cell: Cell | None = None) -> None:
+        if self._progress is not None:
+            label, problem = (cell.label, cell.problem) if cell else ("", None)
+            self._progress(Event(kind, message, self._ledger.share_done(), label, problem))
+
+    def _finish(self, interrupted: bool) -> Summary:
+        """Write the records that aren't written yet; the journal goes once nothing is left to resume."""
+        started, board = self._started, self._board
+        records, unmeasured = board.records(started, interrupted)
+        for entry in records:
+            record.append(self._out, entry)
+        self._log.close(remove=not unmeasured)
+        return Summary(
+            started.run,
+            board.recorded + records,
+            board.noise_floor(),
+            self._warnings,
+            self._ledger.effort(),
+            interrupted,
+        )
+
+
+def _checked(cell: Cell, reply: messages.Prepared, measurable: messages.Verdict) -> journal.Checked:
+    """What the first launch learnt of a cell; the note becomes the reason of a record that is ok."""
+    notes = ["" if measurable.yes else f"no latency: {measurable.reason}", reply.noise]
+    return journal.Checked(
+        label=cell.label,
+        problem=cell.index,
+        agreement=reply.agreement,
+        compile_seconds=reply.compile_seconds,
+        peak_bytes=reply.peak_bytes,
+        workspace_bytes=reply.workspace_bytes,
+        kernels=reply.kernels,
+        probes=reply.probes,
+        measurable=measurable.yes,
+        note="; ".join(note for note in notes if note),
+    )

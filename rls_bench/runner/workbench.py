@@ -1,0 +1,258 @@
+"""Inside a worker: one backend, one problem at a time, and the answers to the coordinator's requests."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+# Before any backend is loaded, so that the clock is the real one.
+from rls_bench.timing import clock
+
+import torch  # isort: skip
+
+from rls_bench import agreement, host
+from rls_bench.backends import registry
+from rls_bench.backends.interface import Backend, Support
+from rls_bench.draw import draw
+from rls_bench.errors import BackendError
+from rls_bench.inputs import Inputs
+from rls_bench.probes.registry import observe
+from rls_bench.problem import Problem
+from rls_bench.record import Question, Status
+from rls_bench.runner import honesty, messages
+from rls_bench.runner.honesty import Finding
+from rls_bench.runner.kernels import kernels_of
+from rls_bench.timing import caches, calibrate, stopwatch
+
+# More distinct inputs than this tell nothing new.
+_MOST_INPUTS = 4
+_STDOUT = 1
+
+
+@dataclass
+class _Bench:
+    """A problem on the workbench: the backend prepared on each of its distinct inputs."""
+
+    problem: Problem
+    inputs: list[Inputs]
+    calls: list[Callable[[], Any]]
+    expected: list[torch.Tensor]
+    stopwatches: dict[Question, stopwatch.Stopwatch] = field(default_factory=dict)
+    loops: dict[Question, int] = field(default_factory=dict)
+    turn: int = 0
+    children: list[int] = field(default_factory=list)
+    # What one call took while the inputs were laid out.
+    call_ns: int = 0
+
+
+class Workbench:
+    """Answers requests; whatever the backend raises becomes the reply's status."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bench: _Bench | None = None
+        self._calls_ns = 0
+        self._resolution_ns = clock.resolution_ns()
+
+    def answer(self, request: Any) -> messages.Reply:
+        """The reply to one request."""
+        printed = _printed_bytes()
+        self._calls_ns = 0
+        if isinstance(request, messages.Introduce):
+            return self._introduce(request)
+        if isinstance(request, messages.Release):
+            self._release()
+            return messages.Released()
+        reply: messages.Prepared | messages.Sampled
+        try:
+            reply = self._prepare(request) if isinstance(request, messages.Prepare) else self._sample(request)
+        # SystemExit and KeyboardInterrupt of a backend are its own fault like any other.
+        except BaseException as error:
+            kind = messages.Prepared if isinstance(request, messages.Prepare) else messages.Sampled
+            reply = kind(*_status_of(error))
+        if reply.status != "ok":
+            self._release()
+        reply.calls_ns = self._calls_ns
+        if isinstance(reply, messages.Prepared) and self._bench is not None:
+            reply.call_ns = self._bench.call_ns
+        reply.noise = _noise_since(printed)
+        return reply
+
+    def _introduce(self, request: messages.Introduce) -> messages.Introduction:
+        machine = host.current()
+        try:
+            backend = registry.get(self._name)
+        except BackendError as error:
+            missing = messages.Verdict(False, str(error))
+            return messages.Introduction(machine, missing, missing, [missing] * len(request.problems))
+        return messages.Introduction(
+            machine,
+            _verdict(backend.available()),
+            _verdict(backend.measurable()),
+            [_verdict(backend.supports(problem)) for problem in request.problems],
+        )
+
+    def _prepare(self, request: messages.Prepare) -> messages.Prepared:
+        self._release()
+        backend, problem = registry.get(self._name), request.problem
+        first = draw(problem)
+        call, compile_seconds = self._compiled(backend, first)
+        if request.thorough:
+            reply = self._check(backend, first, call, request)
+            reply.compile_seconds = compile_seconds
+            return reply
+        output = honesty.output_of(self._called(call)).clone()
+        judged = agreement.judge(_as_judged(backend, first), output)
+        if not judged.passed:
+            return messages.Prepared("wrong", f"in a later launch: {judged.reason}", judged)
+        self._lay_out(backend, first, call, request.input_bytes)
+        return messages.Prepared("ok")
+
+    def _check(
+        self, backend: Backend, first: Inputs, call: Callable[[], Any], request: messages.Prepare
+    ) -> messages.Prepared:
+        """Agreement before speed: compare with the oracle, look for tricks, see which kernel runs."""
+        judged = agreement.check(backend, first)
+        reply = messages.Prepared("ok", agreement=judged)
+        finding = None if judged.passed else Finding("wrong", judged.reason)
+        finding = finding or honesty.inspect(backend, first, call) or self._timers()
+        if finding is None:
+            reply.kernels, finding = kernels_of(backend, call)
+        if finding is not None:
+            reply.status, reply.reason = finding.status, finding.reason
+            return reply
+        self._observe(call, request, reply)
+        self._lay_out(backend, first, call, request.input_bytes)
+        return reply
+
+    def _compiled(self, backend: Backend, inputs: Inputs) -> tuple[Callable[[], Any], float]:
+        """A prepared call that has run, and the seconds that this took beyond what a later call takes."""
+        start = clock.now_ns()
+        call = backend.prepare(inputs)
+        call()
+        first_ns = clock.now_ns() - start
+        before = self._calls_ns
+        self._called(call)
+        return call, max(0, first_ns - (self._calls_ns - before)) / 1e9
+
+    def _called(self, call: Callable[[], Any]) -> Any:
+        start = clock.now_ns()
+        result = call()
+        self._calls_ns += clock.now_ns() - start
+        return result
+
+    def _observe(self, call: Callable[[], Any], request: messages.Prepare, reply: messages.Prepared) -> None:
+        memory = observe("memory", call, self._name, request.problem)
+        for name, field_name in (("peak_bytes", "peak_bytes"), ("workspace_bytes", "workspace_bytes")):
+            value = memory.get(name)
+            if isinstance(value, (int, float)):
+                setattr(reply, field_name, int(value))
+        reply.probes = {name: observe(name, call, self._name, request.problem) for name in request.probes}
+
+    def _lay_out(self, backend: Backend, first: Inputs, call: Callable[[], Any], input_bytes: int) -> None:
+        """Prepare the backend on as many distinct inputs as ``input_bytes`` allows."""
+        problem = first.problem
+        count = max(1, min(_MOST_INPUTS, input_bytes // max(1, problem.input_bytes)))
+        drawn = [first] + [draw(replace(problem, seed=problem.seed + 7919 * i)) for i in range(1, count)]
+        calls = [call] + [backend.prepare(inputs) for inputs in drawn[1:]]
+        before = self._calls_ns
+        expected = [honesty.output_of(self._called(each)).clone() for each in calls]
+        call_ns = (self._calls_ns - before) // count
+        self._bench = _Bench(problem, drawn, calls, expected, children=honesty.children(), call_ns=call_ns)
+
+    def _sample(self, request: messages.Sample) -> messages.Sampled:
+        bench = self._bench
+        if bench is None:
+            return messages.Sampled("failed", "no problem is prepared")
+        watch = bench.stopwatches.get(request.question)
+        if watch is None:
+            watch = bench.stopwatches[request.question] = _stopwatch(request.question, bench.problem)
+
+        last: Any = None
+
+        def take(loops: int) -> int:
+            nonlocal last
+            timed = watch.time(bench.calls, bench.turn, loops)
+            self._calls_ns += timed.calls_ns
+            bench.turn += loops if request.question == "cold" else 1
+            last = timed.result
+            return timed.elapsed_ns
+
+        began = clock.now_ns()
+        warmup: list[float] = []
+        if request.question not in bench.loops:
+            bench.loops[request.question], warmup = calibrate.warm_up(
+                take,
+                lambda call_ns: calibrate.loops_for(call_ns, self._resolution_ns, watch.least_ns),
+                request.patience_ns,
+            )
+        loops = bench.loops[request.question]
+        samples = [take(loops) / loops for _ in range(request.count)]
+        at_once = honesty.output_of(last).clone()
+        ended = clock.now_ns()
+
+        finding = self._timers() or self._leftovers(bench)
+        if finding is None and not honesty.same(at_once, bench.expected[(bench.turn - 1) % len(bench.calls)]):
+            finding = Finding("wrong", "the result of a timed call was not the result that agreed with the oracle")
+        if finding is not None:
+            return messages.Sampled(finding.status, finding.reason)
+        return messages.Sampled("ok", samples_ns=samples, warmup_ns=warmup, began_ns=began, ended_ns=ended)
+
+    def _timers(self) -> Finding | None:
+        names = clock.replaced()
+        return Finding("failed", f"it put a timer of its own in place of {names}") if names else None
+
+    def _leftovers(self, bench: _Bench) -> Finding | None:
+        extra = sorted(set(honesty.children()) - set(bench.children))
+        if not extra:
+            return None
+        return Finding("failed", f"a call left a child process behind (pid {', '.join(map(str, extra))})")
+
+    def _release(self) -> None:
+        self._bench = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _as_judged(backend: Backend, inputs: Inputs) -> Inputs:
+    """A plain-attention backend is judged against the oracle at λ = 0."""
+    return inputs if backend.steers else replace(inputs, strength=torch.zeros_like(inputs.strength))
+
+
+def _stopwatch(question: Question, problem: Problem) -> stopwatch.Stopwatch:
+    if question == "cold":
+        return stopwatch.Cold()
+    return stopwatch.Warm(primes=problem.input_bytes < caches.last_level_bytes())
+
+
+def _verdict(support: Support) -> messages.Verdict:
+    return messages.Verdict(support.supported, support.reason)
+
+
+def _status_of(error: BaseException) -> tuple[Status, str]:
+    message = " ".join(str(error).split())
+    if isinstance(error, SystemExit):
+        return "failed", f"it called sys.exit({error.code})"
+    # torch's CPU allocator raises a plain RuntimeError.
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in message:
+        return "out_of_memory", message[:300] or type(error).__name__
+    return "failed", f"{type(error).__name__}: {message}"[:300]
+
+
+def _printed_bytes() -> int:
+    """Bytes on standard output so far; the coordinator made it a file."""
+    sys.stdout.flush()
+    try:
+        return os.fstat(_STDOUT).st_size
+    except OSError:
+        return 0
+
+
+def _noise_since(before: int) -> str:
+    grown = _printed_bytes() - before
+    return f"wrote {grown} bytes to standard output" if grown > 0 else ""
