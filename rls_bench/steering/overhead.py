@@ -34,7 +34,8 @@ class Overhead:
 def measure(backend_name: str, heads: int, length: int, *, head_dim: int = 64, rounds: int = 21) -> Overhead:
     """Time ``backend_name`` against ``unsteered`` on random float32 CPU tensors [1, heads, length, head_dim].
 
-    ``rounds`` is 2 or more, since one difference has no interval. Raises BackendUnsupported or BackendUnavailable where the backend can't do that, or its time would mean nothing.
+    ``rounds`` is 2 or more, since one difference has no interval. Raises BackendUnsupported or BackendUnavailable where
+    the backend can't do that, or its time would mean nothing.
     """
     generator = torch.Generator().manual_seed(0)
     query, key, value = torch.randn(3, 1, heads, length, head_dim, generator=generator)
