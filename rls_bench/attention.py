@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rls_bench import policy
+from rls_bench import dispatch
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend
-from rls_bench.errors import BackendUnavailable, BackendUnsupported
 from rls_bench.inputs import Inputs
 from rls_bench.problem import BiasLayout, Problem, StrengthLayout
 
@@ -276,26 +275,8 @@ def _dtype(tensor: Tensor) -> str:
 def _backend_for(name: str, problem: Problem) -> Backend:
     """The backend that does ``problem``: loaded, available and willing, or an error that says what is missing."""
     if torch.compiler.is_compiling():
-        return registry.LOADED[_resolve_traced(name, *(getattr(problem, field) for field in _FIELDS))]
-    return registry.LOADED[_resolve(name, problem)]
+        # Loaded here alone: it pulls in torch's compiler, which takes longer to import than torch itself.
+        from rls_bench import traced
 
-
-def _resolve(name: str, problem: Problem) -> str:
-    if name == "auto":
-        name = policy.pick(problem)
-    backend = registry.get(name)
-    if not (available := backend.available()):
-        raise BackendUnavailable(f"backend {name!r}: {available.reason}")
-    if not (support := backend.supports(problem)):
-        raise BackendUnsupported(f"backend {name!r} cannot do {problem.title}: {support.reason}")
-    return name
-
-
-# The registry and the policy are entry points and files, nothing that a trace could hold: their answer is a constant
-# of the shapes traced, which cross over as plain values.
-@torch.compiler.assume_constant_result
-def _resolve_traced(name: str, *values: Any) -> str:
-    chosen = _resolve(name, Problem(*values))
-    if not registry.get(chosen).traceable:
-        raise BackendUnsupported(f"backend {chosen!r} cannot be traced: call it outside torch.compile")
-    return chosen
+        return registry.LOADED[traced.resolve(name, *(getattr(problem, field) for field in _FIELDS))]
+    return registry.LOADED[dispatch.resolve(name, problem)]
