@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rls_bench.attention import steered_attention
+    from rls_bench.attention import explain, steered_attention
     from rls_bench.backends.interface import AttentionStats
 
-__all__ = ["AttentionStats", "steered_attention"]
+__all__ = ["AttentionStats", "explain", "steered_attention"]
 
-_HOME = {"AttentionStats": "rls_bench.backends.interface", "steered_attention": "rls_bench.attention"}
+_HOME = {
+    "AttentionStats": "rls_bench.backends.interface",
+    "explain": "rls_bench.attention",
+    "steered_attention": "rls_bench.attention",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rls_bench import dispatch
+from rls_bench import policy as policies
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend
 from rls_bench.inputs import Inputs
@@ -36,6 +38,7 @@ def steered_attention(
     backend: str = "auto",
     return_stats: bool = False,
     check_values: bool | None = None,
+    policy: str | Path | None = None,
 ) -> Any:
     """Attention steered by a saliency: ``softmax(log(softmax(Z) + eps) + λ b) v`` with ``Z = scale · q kᵀ``.
 
@@ -53,6 +56,7 @@ def steered_attention(
         return_stats: also return AttentionStats, float32 [B, Hq, Lq] each.
         check_values: whether to read bias, strength and key_lengths for values that make no sense. None: on CPU
             tensors only, since on CUDA it would stall the stream and break graph capture.
+        policy: the file that "auto" asks, before any other.
 
     Returns:
         The output [B, Hq, Lq, Dv] in query's dtype, or ``(output, AttentionStats)``. A query that sees no key gets 0.
@@ -75,8 +79,22 @@ def steered_attention(
         return_stats=return_stats,
         check_values=check_values,
     )
-    chosen = _backend_for(backend, inputs.problem)
+    chosen = _backend_for(backend, inputs.problem, policy)
     return chosen.prepare(inputs)()
+
+
+def explain(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: float | Tensor = 1.0,
+    *,
+    policy: str | Path | None = None,
+    **options: Any,
+) -> policies.Choice:
+    """Which backend ``steered_attention`` takes for these arguments with ``backend="auto"``, and why; runs nothing."""
+    return policies.explain(bind(query, key, value, bias, strength, **options).problem, policy)
 
 
 def bind(
@@ -272,11 +290,11 @@ def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _backend_for(name: str, problem: Problem) -> Backend:
+def _backend_for(name: str, problem: Problem, policy: str | Path | None) -> Backend:
     """The backend that does ``problem``: loaded, available and willing, or an error that says what is missing."""
     if torch.compiler.is_compiling():
         # Loaded here alone: it pulls in torch's compiler, which takes longer to import than torch itself.
         from rls_bench import traced
 
-        return registry.LOADED[traced.resolve(name, *(getattr(problem, field) for field in _FIELDS))]
-    return registry.LOADED[dispatch.resolve(name, problem)]
+        return registry.LOADED[traced.resolve(name, policy, *(getattr(problem, field) for field in _FIELDS))]
+    return registry.LOADED[dispatch.resolve(name, problem, policy)]

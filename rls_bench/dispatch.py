@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from rls_bench import policy
+from pathlib import Path
+
+from rls_bench import policy as policies
 from rls_bench.backends import registry
 from rls_bench.errors import BackendUnavailable, BackendUnsupported
 from rls_bench.problem import Problem
 
 
-def resolve(name: str, problem: Problem) -> str:
-    """The name of the backend that does ``problem``, loaded; "auto" asks the policy.
+def resolve(name: str, problem: Problem, policy: str | Path | None = None, *, traced: bool = False) -> str:
+    """The name of the backend that does ``problem``, loaded; "auto" asks the policy, ``policy`` before any other.
+
+    ``traced`` keeps "auto" to what torch.compile can take in.
 
     Raises UnknownBackend, BackendUnavailable or BackendUnsupported, never another backend.
     """
     if name == "auto":
-        name = policy.pick(problem)
+        # What the policy picks was asked already.
+        return policies.pick(problem, policy, traced=traced)
     backend = registry.get(name)
     if not (available := backend.available()):
         raise BackendUnavailable(f"backend {name!r}: {available.reason}")

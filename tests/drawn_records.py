@@ -39,8 +39,9 @@ BETWEEN, WITHIN, UNLIKE = 0.005, 0.01, 0.3
 
 def problem(length: int = 1024, **options: object) -> Problem:
     """Prefill of ``length`` tokens unless ``options`` say otherwise."""
-    fields: dict[str, object] = {"query_length": length, "key_length": length, "head_dim": 64, "value_dim": 64}
-    return Problem(batch=1, query_heads=8, kv_heads=8, **(fields | options))  # type: ignore[arg-type]
+    sizes = {"batch": 1, "query_heads": 8, "kv_heads": 8, "head_dim": 64, "value_dim": 64}
+    fields = {**sizes, "query_length": length, "key_length": length, **options}
+    return Problem(**fields)  # type: ignore[arg-type]
 
 
 def launches(
