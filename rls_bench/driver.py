@@ -73,6 +73,10 @@ class Gpu:
     def uuid(self) -> str | None:
         return self._ask("nvmlDeviceGetUUID")
 
+    def compute_capability(self) -> tuple[int, int] | None:
+        """(9, 0) for an H100."""
+        return self._ask("nvmlDeviceGetCudaComputeCapability")
+
     def driver(self) -> str | None:
         """Version of the driver."""
         import pynvml

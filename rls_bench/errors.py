@@ -9,7 +9,8 @@
     ├── DriverError             NVIDIA's driver is missing or does not answer
     ├── ProbeError              a probe that was asked for cannot look
     │   ├── UnknownProbe            no probe has that name
-    │   └── ProbeUnavailable        this machine lacks what it needs, or refuses it
+    │   ├── ProbeUnavailable        this machine lacks what it needs, or refuses it
+    │   └── ProfileError            a profiler failed, or its report cannot be read
     ├── RecordError             a results file cannot be read or written
     ├── PolicyError             a policy file cannot be read
     └── MissingPackage          an optional package is not installed
@@ -54,6 +55,10 @@ class UnknownProbe(ProbeError):
 
 class ProbeUnavailable(ProbeError):
     """This machine lacks something that the probe needs, or refuses it."""
+
+
+class ProfileError(ProbeError):
+    """A profiler failed, or its report cannot be read; the message has the mend where one is known."""
 
 
 class RecordError(RlsBenchError):

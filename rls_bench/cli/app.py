@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from rls_bench.cli import compare, sweep
+from rls_bench.cli import compare, profile, sweep
 from rls_bench.errors import RlsBenchError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ def options() -> None:
 
 
 app.command("compare")(compare.compare)
+app.command("profile")(profile.profile)
 app.command("sweep")(sweep.sweep)
 
 

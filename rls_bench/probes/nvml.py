@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from statistics import median
 from typing import TypeVar
 
@@ -38,16 +39,26 @@ class NvmlProbe:
             raise ProbeUnavailable("the call runs on the CPU, and NVML sees only GPUs")
         import torch
 
-        # NVML counts every GPU of the machine, torch only the visible ones: the UUID is what they share.
-        uuid = str(torch.cuda.get_device_properties(torch.device(problem.device)).uuid)
         try:
-            with driver.gpu(uuid) as gpu:
+            with opened(problem.device) as gpu:
                 return watch(gpu, call, torch.cuda.synchronize)
         except DriverError as error:
             raise ProbeUnavailable(str(error)) from error
 
 
 PROBE = NvmlProbe()
+
+
+def opened(device: str) -> AbstractContextManager[driver.Gpu]:
+    """The GPU that torch calls ``device``; raises DriverError as ``driver.gpu`` does.
+
+    NVML counts every GPU of the machine and torch only those that it was shown: their UUIDs are the same.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return driver.gpu(str(torch.cuda.get_device_properties(torch.device(device)).uuid))
+    return driver.gpu(torch.device(device).index or 0)
 
 
 def watch(gpu: driver.Gpu, call: Call, synchronize: Callable[[], None], seconds: float = _WINDOW_SECONDS) -> Measures:

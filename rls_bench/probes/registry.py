@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import cast
 
 from rls_bench.backends.interface import Call
-from rls_bench.errors import ProbeUnavailable, UnknownProbe
+from rls_bench.errors import ProbeError, UnknownProbe
 from rls_bench.probes.interface import Measures, Probe
 from rls_bench.problem import Problem
 
-_NAMES = ("memory", "nvml", "perf", "roofline")
+_NAMES = ("memory", "ncu", "nsys", "nvml", "perf", "roofline")
 
 
 def names() -> list[str]:
@@ -36,5 +36,5 @@ def observe(name: str, call: Call, backend: str, problem: Problem) -> Measures:
         return {"reason": support.reason}
     try:
         return probe.measure(call, backend, problem)
-    except ProbeUnavailable as error:
+    except ProbeError as error:
         return {"reason": str(error)}

@@ -2,7 +2,7 @@
  *
  * It has one GPU that draws STUB_WATTS (default 300) at STUB_SM_MHZ (1700). STUB_FAIL is a comma-separated list of
  * function=code: that function returns that NVML code, from its STUB_FAIL_AFTER-th call on (default 0, at once).
- * STUB_REASONS is the mask of clock event reasons. The variables are read at each call.
+ * STUB_CC is its compute capability (90), STUB_REASONS the mask of clock event reasons. All are read at each call.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -65,6 +65,10 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, void **gpu) {
 
 int nvmlDeviceGetName(void *gpu, char *text, unsigned size) { ENTER(); (void)gpu; return TEXT(text, size, "Stub GPU"); }
 int nvmlDeviceGetUUID(void *gpu, char *text, unsigned size) { ENTER(); (void)gpu; return TEXT(text, size, UUID); }
+
+int nvmlDeviceGetCudaComputeCapability(void *gpu, int *major, int *minor) {
+    ENTER(); (void)gpu; *major = number("STUB_CC", 90) / 10; *minor = number("STUB_CC", 90) % 10; return SUCCESS;
+}
 
 static unsigned clock_mhz(int domain) { return domain == 2 ? 2600 : number("STUB_SM_MHZ", 1700); }
 int nvmlDeviceGetClockInfo(void *gpu, int domain, unsigned *mhz) {

@@ -1,0 +1,87 @@
+"""``rls-bench profile``: figures of a call here, of a report from elsewhere, and every refusal in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from probes import ncu_rep_file
+from typer.testing import CliRunner
+
+from rls_bench.cli.app import app
+from rls_bench.errors import BackendUnsupported, ProbeUnavailable, UnknownProbe
+
+SMALL = "query_heads=2,query_length=16,head_dim=16,inputs=random"
+DETAILS = (
+    '\ufeff==PROF== Connected\n"ID","Kernel Name","CC","Metric Name","Metric Unit","Metric Value"\n'
+    '"0","attend<[64]>(float *)","9.0","gpu__time_duration.sum","us","1.25"\n'
+)
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, ["profile", *words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_probes_of_one_call_as_json() -> None:
+    figures = json.loads(
+        run("eager", "--problem", SMALL, "--device", "cpu", "--probe", "memory", "--probe", "nsys", "--format", "json")
+    )
+    assert figures["memory"]["peak_bytes"] > 0
+    assert figures["nsys"]["launches"] > 0
+
+
+def test_a_table_names_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "details.csv"
+    path.write_text(DETAILS, encoding="utf-8")
+    text = run("--import", str(path))
+    assert "attend<[64]>(float *)" in text
+    rows = {words[1]: words[3] for words in (line.split() for line in text.splitlines()) if len(words) == 5}
+    assert rows["duration_ns"] == "1,250"
+    assert rows["dram_bytes"] == "missing"
+
+
+def test_a_report_is_read_kernel_by_kernel(tmp_path: Path) -> None:
+    path = tmp_path / "call.ncu-rep"
+    ncu_rep_file.write(path, [("a", {"gpu__time_duration.sum": 5.0}), ("b", {"gpu__time_duration.sum": 7.0})])
+    figures = json.loads(run("--import", str(path), "--format", "json"))
+    assert {title: measures["duration_ns"] for title, measures in figures.items()} == {"0: a": 5, "1: b": 7}
+    assert figures["0: a"]["occupancy_percent"] is None
+
+
+def test_a_suite_names_its_problems() -> None:
+    figures = json.loads(
+        run("eager", "--problem", "smoke:2", "--device", "cpu", "--probe", "memory", "--format", "json")
+    )
+    assert figures["memory"]["workspace_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "wanted a BACKEND to profile, or --import FILE"),
+        (["eager", "--import", "x.csv"], "wanted a BACKEND to profile, or --import FILE"),
+        (["eager", "--problem", "nope"], "wanted one of"),
+        (["eager", "--problem", "smoke:99"], "numbers 1 to"),
+        (["eager", "--problem", "heads=3"], "got 'heads'"),
+        (["eager", "--problem", "query_heads=many"], "Expected `int`"),
+        (["eager", "--problem", "query_length=7"], "required field"),
+    ],
+)
+def test_bad_usage_is_told(words: list[str], told: str) -> None:
+    result = CliRunner().invoke(app, ["profile", *words])
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.replace("│", " ").split())
+
+
+def test_what_cannot_run_here_raises_and_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ProbeUnavailable, match="probe ncu: Nsight Compute's ncu is not on PATH"):
+        run("eager", "--problem", SMALL)
+    with pytest.raises(UnknownProbe):
+        run("eager", "--problem", SMALL, "--probe", "nope")
+    with pytest.raises(BackendUnsupported, match="backend valuefold: "):
+        run("valuefold", "--problem", SMALL + ",strength_layout=bhq", "--device", "cpu", "--probe", "memory")
