@@ -256,14 +256,14 @@ def _refuse(path: Path, reason: str) -> _Guide:
 
 
 def _usable(names: Iterable[str]) -> tuple[tuple[str, Backend], ...]:
-    """Those of ``names`` that are registered and available on this machine, in order."""
+    """Those of ``names`` that are registered, steer, and are available on this machine, in order."""
     found = []
     for name in names:
         try:
             backend = registry.get(name)
         except BackendError:
             continue
-        if backend.available():
+        if backend.steers and backend.available():
             found.append((name, backend))
     return tuple(found)
 

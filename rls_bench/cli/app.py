@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from rls_bench.cli import compare, profile, sweep
+from rls_bench.cli import choose, compare, profile, sweep
 from rls_bench.errors import RlsBenchError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ def options() -> None:
     """Common to every command; there is nothing to set yet."""
 
 
+app.command("choose")(choose.choose)
 app.command("compare")(compare.compare)
 app.command("profile")(profile.profile)
 app.command("sweep")(sweep.sweep)

@@ -1,0 +1,189 @@
+"""One backend for a set of problems: the least regret, ties broken, and abstention where the evidence is too thin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from rls_bench.choose.evidence import Candidate, Cell, Objective
+from rls_bench.choose.pareto import Standing, standings
+from rls_bench.statistics import ratio_interval
+
+# A difference up to this is none, even where the noise floor is lower.
+TIE = 0.01
+# The choice may turn out so much slower than another, at 95 % confidence, before the evidence is called too thin.
+MOST_REGRET = 0.10
+FEWEST_LAUNCHES = 3
+MOST_LAUNCHES = 50
+# Beyond this ratio no interval is needed to know who is ahead; racing stops there, too.
+FAR = 1.5
+# The last tie-break: what torch ships before what is compiled, and what is compiled before what is ours.
+SIMPLEST = (
+    "sdpa-cpu",
+    "sdpa-cudnn",
+    "sdpa-efficient",
+    "sdpa-math",
+    "eager",
+    "keyfold",
+    "valuefold",
+    "flex",
+    "cpu",
+    "triton",
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The choice for ``cells``; ``backend`` is None where the evidence is too thin, and ``settle`` would thicken it.
+
+    Relative figures: ``margin`` is how much more the next one costs (None without one), ``regret`` what the choice
+    costs above the best of each problem, on average, ``worst_regret`` on the worst problem, and ``regret_bound`` what
+    that may be at 95 % confidence. ``order`` ranks all that could have been chosen, the choice first.
+    """
+
+    cells: tuple[Cell, ...]
+    backend: str | None
+    why: str
+    settle: str = ""
+    order: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
+    margin: float | None = None
+    regret: float | None = None
+    worst_regret: float | None = None
+    regret_bound: float | None = None
+    standings: tuple[Standing, ...] = field(default_factory=tuple)
+
+
+def decide(cells: Sequence[Cell], objective: Objective = "latency", suite: str = "") -> Decision:
+    """The decision for ``cells`` taken as one regime; ``suite`` is named in the command that would settle it."""
+    costs = {name: known for name in _common(cells) if (known := _costs(cells, name, objective)) is not None}
+    if not costs:
+        return _nobody(cells, objective, suite)
+    # Of each problem, the least cost among all that may be chosen for it, common to the others or not.
+    least = [
+        min(cost for other in cell.candidates.values() if (cost := _cost(other, objective)) is not None)
+        for cell in cells
+    ]
+    regrets = {
+        name: [math.log(cost / best) for cost, best in zip(known, least, strict=True)] for name, known in costs.items()
+    }
+    best = min(regrets, key=lambda name: (_mean(regrets[name]), name))
+    tie = math.log1p(max(TIE, *(cell.noise_floor for cell in cells)))
+    tied = [name for name in regrets if _farthest(regrets[name], regrets[best]) <= tie]
+    chosen = min(tied, key=lambda name: _tie_break(cells, name))
+    others = sorted((name for name in regrets if name != chosen), key=lambda name: _mean(regrets[name]))
+    bound, rival = _regret_bound(cells, chosen, objective)
+    if bound is not None and len(tied) > 1 and math.expm1(tie) > bound:
+        # Nothing tells those apart that lie within the noise.
+        bound, rival = math.expm1(tie), next(name for name in tied if name != chosen)
+    found = Decision(
+        cells=tuple(cells),
+        backend=chosen,
+        why="",
+        order=(chosen, *others),
+        tied=tuple(name for name in others if name in tied),
+        margin=math.expm1(_mean(regrets[others[0]]) - _mean(regrets[chosen])) if others else None,
+        regret=math.expm1(_mean(regrets[chosen])),
+        worst_regret=math.expm1(max(regrets[chosen])),
+        regret_bound=bound,
+        standings=standings(cells, list(regrets)),
+    )
+    return _judge(found, objective, rival, suite)
+
+
+def _judge(found: Decision, objective: Objective, rival: str, suite: str) -> Decision:
+    """``found`` with its reason, or abstaining."""
+    assert found.backend is not None
+    fewest = min(len(cell.candidates[found.backend].launches) for cell in found.cells)
+    if fewest < FEWEST_LAUNCHES:
+        why = f"{found.backend} was measured in {fewest} launches; wanted at least {FEWEST_LAUNCHES}"
+        return replace(found, backend=None, why=why, settle=_command(suite, found.order[:2], FEWEST_LAUNCHES))
+    if objective == "latency" and found.regret_bound is not None and found.regret_bound > MOST_REGRET:
+        why = f"{found.backend} may be up to {found.regret_bound:.0%} slower than {rival}, for all that was measured"
+        # The interval shrinks with the root of the launches.
+        wanted = math.ceil(fewest * (found.regret_bound / MOST_REGRET) ** 2) + 1
+        command = _command(suite, (found.backend, rival), min(max(wanted, fewest + 2), MOST_LAUNCHES))
+        return replace(found, backend=None, why=why, settle=command)
+    return replace(found, why=_reason(found, objective))
+
+
+def _reason(found: Decision, objective: Objective) -> str:
+    least = {"latency": "fastest", "energy": "fewest joules", "error": "least error"}[objective]
+    if found.tied:
+        return f"{least} that agrees, tied with {', '.join(found.tied)}; less to compile, less memory or simpler"
+    if found.margin is None:
+        return "the only one that agrees"
+    return f"{least} that agrees; {found.order[1]} costs {found.margin:.1%} more"
+
+
+def _nobody(cells: Sequence[Cell], objective: Objective, suite: str) -> Decision:
+    refused = {name: reason for cell in cells for name, reason in cell.refused.items()}
+    if _common(cells):
+        need = {"energy": "joules: add --probe nvml on a GPU", "error": "errors", "latency": "latency"}[objective]
+        return Decision(tuple(cells), None, f"no {need}", settle=_command(suite, (), FEWEST_LAUNCHES))
+    reasons = (
+        "; ".join(f"{name} {reason}" for name, reason in sorted(refused.items())) or "none was measured on all problems"
+    )
+    return Decision(
+        tuple(cells), None, f"no backend can be chosen: {reasons}", settle=_command(suite, (), FEWEST_LAUNCHES)
+    )
+
+
+def _command(suite: str, backends: Sequence[str], launches: int) -> str:
+    words = ["rls-bench run"] + [f"--suite {suite}"] * bool(suite) + [f"--backend {name}" for name in backends]
+    return " ".join([*words, f"--launches {launches}"])
+
+
+def _common(cells: Sequence[Cell]) -> list[str]:
+    """Backends that may be chosen for every one of the cells."""
+    shared = set.intersection(*(set(cell.candidates) for cell in cells))
+    return sorted(shared)
+
+
+def _costs(cells: Sequence[Cell], name: str, objective: Objective) -> list[float] | None:
+    found = [_cost(cell.candidates[name], objective) for cell in cells]
+    known = [cost for cost in found if cost is not None]
+    return known if len(known) == len(found) else None
+
+
+def _cost(candidate: Candidate, objective: Objective) -> float | None:
+    if objective == "latency":
+        return candidate.latency_ns
+    cost = candidate.joules if objective == "energy" else candidate.error
+    # An error of exactly nothing still needs a logarithm.
+    return None if cost is None else max(cost, 1e-12)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _farthest(one: Sequence[float], other: Sequence[float]) -> float:
+    return max(a - b for a, b in zip(one, other, strict=True))
+
+
+def _tie_break(cells: Sequence[Cell], name: str) -> tuple[float, float, int, str]:
+    """Less compile time to a tenth of a second, less memory to a MiB, simpler; what is unknown comes last."""
+    compile_seconds = [cell.candidates[name].compile_seconds for cell in cells]
+    peak_bytes = [cell.candidates[name].peak_bytes for cell in cells]
+    slowest = max(math.inf if seconds is None else round(seconds, 1) for seconds in compile_seconds)
+    largest = max(math.inf if size is None else round(size / 2**20) for size in peak_bytes)
+    return slowest, largest, SIMPLEST.index(name) if name in SIMPLEST else len(SIMPLEST), name
+
+
+def _regret_bound(cells: Sequence[Cell], chosen: str, objective: Objective) -> tuple[float | None, str]:
+    """How much slower than some rival the choice may be on some problem, at 95 % confidence, and which rival."""
+    if objective != "latency":
+        return None, ""
+    bound, rival = 0.0, ""
+    for cell in cells:
+        own = cell.candidates[chosen]
+        for name, other in cell.candidates.items():
+            if name == chosen or other.latency_ns > FAR * own.latency_ns:
+                continue
+            # Two one-sided sides of 5 % make an interval of 90 %; only its upper end matters here.
+            high = ratio_interval(other.launches, own.launches, level=0.90).high - 1
+            if high > bound:
+                bound, rival = high, name
+    return bound, rival

@@ -1,0 +1,54 @@
+"""Splits the problems of a machine into regimes that one backend can serve.
+
+Problems of one kind and one pair of head dims form a family. Along the key lengths a family stays one regime for as
+long as some backend is within a tie of the best everywhere; where the winner flips, a new regime begins.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rls_bench import policy_file
+from rls_bench.choose.decision import Decision, decide
+from rls_bench.choose.evidence import Cell, Evidence, Objective
+from rls_bench.policy_file import Kind
+
+# One backend may cost so much more than the best, on some problem, before its regime is split.
+MOST_REGRET = 0.02
+
+
+def choose(evidence: Evidence, objective: Objective = "latency") -> list[Decision]:
+    """A decision for each regime, in order of kind, head dim and length."""
+    families: dict[tuple[Kind, int, int], list[Cell]] = {}
+    for cell in evidence.cells:
+        problem = cell.problem
+        families.setdefault((policy_file.kind(problem), problem.head_dim, problem.value_dim), []).append(cell)
+    suite = evidence.suites[-1] if evidence.suites else ""
+    return [
+        decision
+        for _, cells in sorted(families.items(), key=lambda item: (item[0][0].title, *item[0][1:]))
+        for decision in _split(cells, objective, suite)
+    ]
+
+
+def _split(cells: list[Cell], objective: Objective, suite: str) -> list[Decision]:
+    def key_length(cell: Cell) -> int:
+        return cell.problem.key_length
+
+    regimes: list[Decision] = []
+    for _, same_length in groupby(sorted(cells, key=key_length), key_length):
+        step = list(same_length)
+        joined = decide([*regimes[-1].cells, *step], objective, suite) if regimes else None
+        if joined is not None and _holds(joined):
+            regimes[-1] = joined
+        else:
+            regimes.append(decide(step, objective, suite))
+    return regimes
+
+
+def _holds(joined: Decision) -> bool:
+    """Whether one backend serves all of ``joined``; its doubts about the evidence are no reason to split."""
+    if joined.worst_regret is None:
+        return False
+    tie = max(cell.noise_floor for cell in joined.cells)
+    return joined.worst_regret <= max(MOST_REGRET, tie)

@@ -1,0 +1,133 @@
+"""``rls-bench choose FILE…``: which backend to run in production, for each regime of each machine."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from rls_bench.choose import Decision
+
+_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+class Objective(str, Enum):
+    """What the choice has least of."""
+
+    latency = "latency"
+    energy = "energy"
+    error = "error"
+
+
+class Question(str, Enum):
+    """Which latency counts."""
+
+    warm = "warm"
+    cold = "cold"
+    graph = "graph"
+    host = "host"
+
+
+def size(value: str) -> int:
+    """``2GiB``, ``500 MB`` or a plain number of bytes."""
+    digits = value.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = value[len(digits) :].strip().upper().removesuffix("YTES")
+    try:
+        return int(float(digits) * _UNITS["" if unit == "B" else unit])
+    except (KeyError, ValueError):
+        raise typer.BadParameter(f"wanted a size such as 2GiB; got {value!r}") from None
+
+
+def choose(
+    files: Annotated[list[Path], typer.Argument(help="Results files.")],
+    max_error: Annotated[float | None, typer.Option(help="Greatest relative error against float64.", min=0.0)] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Most memory at the peak: 2GiB.")] = None,
+    objective: Annotated[Objective, typer.Option(help="What to have least of.")] = Objective.latency,
+    question: Annotated[Question, typer.Option(help="Which latency counts.")] = Question.warm,
+    policy: Annotated[Path | None, typer.Option(help='Write the choice here, for backend="auto".')] = None,
+) -> None:
+    """Choose a backend for each machine and regime, or abstain and say which run would settle it."""
+    limits = (max_error, None if max_memory is None else size(max_memory))
+    from rich.console import Console
+
+    from rls_bench import policy_file, record
+    from rls_bench.choose import Limits, as_policy, gather
+    from rls_bench.choose import choose as decide_all
+    from rls_bench.errors import PolicyError, RecordError
+
+    skipped: list[record.Skipped] = []
+    records = [entry for path in files for entry in record.read(path, skipped)]
+    if not records:
+        raise RecordError(f"{', '.join(map(str, files))}: wanted at least one record; got none")
+    machines = gather(records, Limits(*limits), question.value)
+    if policy and len(machines) > 1:
+        titles = "; ".join(found.machine.title for found in machines)
+        raise PolicyError(
+            f"--policy: a policy is for one machine and its versions; these are {len(machines)}: {titles}"
+        )
+    console = Console()
+    console.width = console.width if console.is_terminal else 200
+    for evidence in machines:
+        decisions = decide_all(evidence, objective.value)
+        console.print(evidence.machine.title, style="bold", highlight=False)
+        console.print(_choices(decisions), _front(decisions))
+        for decision in decisions:
+            if decision.backend is None:
+                where = f"{_regime(decision)}, {_lengths(decision)}: {decision.why}. Settle it: {decision.settle}"
+                console.print(f"abstain: {where}", highlight=False, markup=False, soft_wrap=True)
+        if policy:
+            policy_file.write(policy, as_policy(evidence, decisions, objective.value, policy))
+            console.print(f"wrote {policy}", highlight=False, markup=False)
+    for bad in skipped:
+        console.print(f"left out {bad.path}:{bad.line}: {bad.reason}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _choices(decisions: list[Decision]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        "regime", "key length", "choice", "next costs", "regret", "worst", "at most", "why", box=None, pad_edge=False
+    )
+    for found in decisions:
+        figures = [_percent(value) for value in (found.margin, found.regret, found.worst_regret, found.regret_bound)]
+        choice = Text(found.backend or "abstain", "bold" if found.backend else "yellow")
+        table.add_row(Text(_regime(found)), _lengths(found), choice, *figures, Text(found.why if found.backend else ""))
+    return table
+
+
+def _front(decisions: list[Decision]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = ("regime", "key length", "backend", "latency", "energy", "error", "Pareto")
+    table = Table(*columns, title="Latency, energy and error", title_justify="left", box=None, pad_edge=False)
+    for found in decisions:
+        for one in found.standings:
+            energy = "" if one.energy is None else f"{one.energy:.2f} ×"
+            error = "" if one.error is None else f"{one.error:.2g}"
+            figures = (f"{one.latency:.2f} ×", energy, error, "front" if one.on_front else "")
+            table.add_row(Text(_regime(found)), _lengths(found), Text(one.backend), *figures)
+    return table
+
+
+def _regime(decision: Decision) -> str:
+    from rls_bench import policy_file
+
+    problem = decision.cells[0].problem
+    dims = f"D{problem.head_dim}" + (f"/{problem.value_dim}" if problem.value_dim != problem.head_dim else "")
+    return f"{policy_file.kind(problem).title} {dims}"
+
+
+def _lengths(decision: Decision) -> str:
+    lengths = [cell.problem.key_length for cell in decision.cells]
+    return str(lengths[0]) if min(lengths) == max(lengths) else f"{min(lengths)}-{max(lengths)}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{max(value, 0.0):.1%}"

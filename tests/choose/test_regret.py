@@ -1,0 +1,47 @@
+"""The bar: what choose picks from some launches costs little on others that it never saw."""
+
+from __future__ import annotations
+
+import numpy as np
+from drawn_records import launches, problem, record
+
+from rls_bench.choose import choose, gather
+from rls_bench.record import Record
+
+BACKENDS = ("cpu", "flex", "keyfold", "sdpa-cpu", "eager")
+LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+def machine(seed: int) -> tuple[list[Record], dict[tuple[int, str], float]]:
+    """Records of a machine where backends scale each in their own way, and medians of launches held out."""
+    rng = np.random.default_rng(seed)
+    start, slope = rng.uniform(0.0, 1.0, len(BACKENDS)), rng.uniform(0.9, 1.1, len(BACKENDS))
+    records, held_out = [], {}
+    for length in LENGTHS:
+        for index, backend in enumerate(BACKENDS):
+            centre_ns = 1e4 * (np.exp(start[index]) * length + length ** (2 * slope[index]) / 100)
+            drawn = launches(rng, centre_ns, count=6, samples=15)
+            records.append(record(backend, problem(length), drawn[:3], noise_floor=0.01))
+            held_out[length, backend] = float(np.exp(np.mean(np.log(np.median(drawn[3:], axis=1)))))
+    return records, held_out
+
+
+def test_regret_on_held_out_launches() -> None:
+    medians, worst, chosen, asked = [], 0.0, 0, 0
+    for seed in range(20):
+        records, held_out = machine(seed)
+        (evidence,) = gather(records)
+        for found in choose(evidence):
+            asked += 1
+            if found.backend is None:
+                continue
+            chosen += 1
+            regrets = [
+                held_out[length, found.backend] / min(held_out[length, name] for name in BACKENDS) - 1
+                for length in (cell.problem.key_length for cell in found.cells)
+            ]
+            medians.append(float(np.median(regrets)))
+            worst = max(worst, float(np.mean(regrets)))
+    assert chosen >= 0.9 * asked
+    assert np.median(medians) <= 0.02
+    assert worst <= 0.05

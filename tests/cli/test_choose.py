@@ -1,0 +1,68 @@
+"""The command: tables, the policy that it writes, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from drawn_records import CPU, GPU, launches, problem, record, write
+from typer.testing import CliRunner, Result
+
+from rls_bench import policy_file
+from rls_bench.cli.app import app
+from rls_bench.errors import PolicyError, RecordError
+from rls_bench.record import Record
+
+
+def records(**fields: object) -> list[Record]:
+    import numpy as np
+
+    rng = np.random.default_rng(1)
+    costs = {"cpu": 1e6, "sdpa-cpu": 3e6}
+    return [record(name, problem(), launches(rng, cost), peak_bytes=2 << 20, **fields) for name, cost in costs.items()]
+
+
+def call(tmp_path: Path, found: list[Record], *options: str) -> Result:
+    return CliRunner().invoke(app, ["choose", str(write(tmp_path / "r.jsonl", found)), *options])
+
+
+def test_it_says_which_and_writes_the_policy(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    result = call(tmp_path, records(), "--policy", str(path))
+    assert result.exit_code == 0
+    assert "fastest that agrees; sdpa-cpu costs" in result.output
+    written = policy_file.read(path)
+    assert written.validity == policy_file.validity(CPU)
+    assert written.commits == ("a" * 40,)
+    assert [rule.backends for rule in written.rules] == [("cpu", "sdpa-cpu")]
+    assert written.renew.endswith(f"--policy {path}")
+
+
+def test_an_abstention_is_written_without_backends(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    thin = record("cpu", problem(), [[1e6]])
+    result = call(tmp_path, [thin], "--policy", str(path))
+    assert "abstain: prefill float32 D64, 1024: cpu was measured in 1 launches" in result.output
+    assert policy_file.read(path).rules[0].backends == ()
+
+
+def test_a_policy_is_for_one_machine(tmp_path: Path) -> None:
+    both = [*records(), *records(machine=GPU)]
+    assert call(tmp_path, both).exit_code == 0
+    refused = call(tmp_path, both, "--policy", str(tmp_path / "policy.json"))
+    assert isinstance(refused.exception, PolicyError)
+    assert "these are 2" in str(refused.exception)
+
+
+@pytest.mark.parametrize(("size", "chosen"), [("1MiB", False), ("4 MiB", True), ("3MB", True), ("2097152", True)])
+def test_memory_is_a_size(tmp_path: Path, size: str, chosen: bool) -> None:
+    output = call(tmp_path, records(), "--max-memory", size).output
+    assert ("2 MiB above 1 MiB" in output) is not chosen
+
+
+def test_wrong_calls(tmp_path: Path) -> None:
+    result = call(tmp_path, records(), "--max-memory", "plenty")
+    assert result.exit_code == 2
+    assert "wanted a size such as 2GiB" in result.output
+    assert call(tmp_path, records(), "--objective", "beauty").exit_code == 2
+    assert isinstance(call(tmp_path, []).exception, RecordError)
