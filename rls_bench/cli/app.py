@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from rls_bench.cli import choose, compare, profile, sweep
+from rls_bench.cli import choose, compare, doctor, profile, run, show, sweep
+from rls_bench.cli import list as listing
 from rls_bench.errors import RlsBenchError
 
 app = typer.Typer(
@@ -24,6 +25,10 @@ def options() -> None:
     """Common to every command; there is nothing to set yet."""
 
 
+app.command("run")(run.run)
+app.command("list")(listing.list_backends)
+app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
 app.command("choose")(choose.choose)
 app.command("compare")(compare.compare)
 app.command("profile")(profile.profile)
