@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,13 +20,13 @@ class Inputs:
     """
 
     problem: Problem
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    bias: Tensor
-    strength: Tensor
+    query: Tensor = field(repr=False)
+    key: Tensor = field(repr=False)
+    value: Tensor = field(repr=False)
+    bias: Tensor = field(repr=False)
+    strength: Tensor = field(repr=False)
     scale: float
-    key_lengths: Tensor | None = None
+    key_lengths: Tensor | None = field(default=None, repr=False)
 
     def logit_bias(self) -> Tensor:
         """``λ b``, float32 [B or 1, Hq or 1, Lq or 1, Lk]: what is added to the scaled scores."""

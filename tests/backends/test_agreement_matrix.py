@@ -1,0 +1,81 @@
+"""Every torch-native backend against the float64 oracle, on drawn problems."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from problems import drawn_inputs
+from rls_bench import agreement
+from rls_bench.backends import registry
+from rls_bench.inputs import Inputs
+
+NATIVE = ("eager", "sdpa-math", "sdpa-cpu", "keyfold", "valuefold", "unsteered")
+EXPLAINED = (Phase.explicit, Phase.generate, Phase.shrink)
+QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=EXPLAINED)
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@settings(QUIET, max_examples=60)
+@given(data=st.data())
+def test_agrees_with_the_oracle_or_says_why_not(name: str, data: st.DataObject) -> None:
+    backend = registry.get(name)
+    inputs = data.draw(drawn_inputs())
+    support = backend.supports(inputs.problem)
+    if not support:
+        assert support.reason
+        assert "\n" not in support.reason
+        return
+    verdict = agreement.check(backend, inputs)
+    assert verdict.passed, f"{inputs.problem.title}: {verdict}"
+
+
+@settings(QUIET, max_examples=30)
+@given(inputs=drawn_inputs(return_stats=True))
+def test_statistics_agree_with_the_oracle(inputs: Inputs) -> None:
+    verdict = agreement.check(registry.get("eager"), inputs)
+    assert verdict.passed, f"{inputs.problem.title}: {verdict}"
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa-math", "keyfold", "valuefold"])
+@settings(QUIET, max_examples=15)
+@given(data=st.data())
+def test_gradients_agree_with_the_oracle(name: str, data: st.DataObject) -> None:
+    backend = registry.get(name)
+    inputs = data.draw(drawn_inputs(dtype="float32", strength=2.0))
+    if not backend.supports(replace(inputs.problem, requires_grad=True)):
+        return
+    output_gradient = torch.randn(
+        inputs.problem.batch, inputs.problem.query_heads, inputs.problem.query_length, inputs.problem.value_dim
+    )
+    found = agreement.gradients(backend, inputs, output_gradient)
+    wanted = agreement.oracle_gradients(inputs, output_gradient)
+    for operand, gradient in wanted.items():
+        size = gradient.norm().clamp_min(1e-3)
+        assert (found[operand] - gradient).norm() <= 2e-4 * size, f"{operand} of {inputs.problem.title}"
+
+
+@pytest.mark.parametrize("change", [{}, {"is_causal": True}, {"has_key_lengths": True}, {"strength_layout": "bhq"}])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@settings(QUIET, max_examples=1)
+@given(data=st.data())
+def test_flex_agrees_with_the_oracle(dtype: str, change: dict[str, object], data: st.DataObject) -> None:
+    fixed = {"query_length": 63, "key_length": 63, "head_dim": 64, "value_dim": 64, "eps": 0.0}
+    plain = {"is_causal": False, "has_key_lengths": False, "strength_layout": "scalar", "bias_layout": "bk"}
+    shape = {"batch": 2, "kv_heads": 2, "group_size": 3, "dtype": dtype}
+    inputs = data.draw(drawn_inputs(**{**fixed, **plain, **shape, **change}))
+    verdict = agreement.check(registry.get("flex"), inputs)
+    assert verdict.passed, f"{inputs.problem.title}: {verdict}"
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa-math", "sdpa-cpu"])
+@settings(QUIET, max_examples=10)
+@given(data=st.data())
+def test_no_strength_is_unsteered_attention_bit_for_bit(name: str, data: st.DataObject) -> None:
+    inputs = data.draw(drawn_inputs(strength=0.0, eps=0.0, value_dim=64, head_dim=64))
+    without_bias = replace(inputs, bias=torch.zeros_like(inputs.bias))
+    backend = registry.get(name)
+    assert torch.equal(backend.prepare(inputs)(), backend.prepare(without_bias)())
