@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
+from torch import Tensor
+
 from rls_bench.attention import bind
 from rls_bench.inputs import Inputs
-from torch import Tensor
 
 LENGTHS = (1, 7, 63, 111, 129)
 

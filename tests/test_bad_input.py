@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from rls_bench import steered_attention
 from torch import Tensor
+
+from rls_bench import steered_attention
 
 NAN, INF = float("nan"), float("inf")
 
@@ -133,7 +134,11 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"strength": NAN}, ValueError, "strength: wanted a finite number; got nan"),
     ({"strength": -INF}, ValueError, "strength: wanted a finite number; got -inf"),
     ({"strength": torch.zeros(3)}, ValueError, "strength: wanted shape [], [4], [2, 4], [2, 4, 3]; got shape [3]"),
-    ({"strength": torch.zeros(4, 2)}, ValueError, "strength: wanted shape [], [4], [2, 4], [2, 4, 3]; got shape [4, 2]"),
+    (
+        {"strength": torch.zeros(4, 2)},
+        ValueError,
+        "strength: wanted shape [], [4], [2, 4], [2, 4, 3]; got shape [4, 2]",
+    ),
     (
         {"strength": torch.zeros(2, 4, 5)},
         ValueError,
@@ -167,7 +172,9 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "error", "message"), WRONG, ids=[f"{i}-{next(iter(w[0]))}" for i, w in enumerate(WRONG)])
+@pytest.mark.parametrize(
+    ("change", "error", "message"), WRONG, ids=[f"{i}-{next(iter(w[0]))}" for i, w in enumerate(WRONG)]
+)
 def test_a_wrong_call_says_what_was_wanted_and_what_came(
     change: dict[str, Any], error: type[Exception], message: str
 ) -> None:

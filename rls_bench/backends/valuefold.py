@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rls_baselines.valuefold import key_weights, value_folded_attention
+from rls_baselines.valuefold import EXTRA_COLUMNS, key_weights, value_folded_attention
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
@@ -31,8 +31,8 @@ class ValueFold(Backend):
             return no("float16 is too narrow for exp(λb)")
         if problem.device == "cuda" and problem.dtype == "float32":
             return no("the CUDA flash kernel takes bfloat16 only of the dtypes that hold exp(λb)")
-        if problem.device == "cuda" and problem.value_dim >= 256:
-            return no("the CUDA flash kernel takes head dims up to 256; folding adds 1")
+        if problem.device == "cuda" and problem.value_dim + EXTRA_COLUMNS > 256:
+            return no(f"the CUDA flash kernel takes head dims up to 256; folding adds {EXTRA_COLUMNS}")
         return YES
 
     def prepare(self, inputs: Inputs) -> Call:
@@ -43,7 +43,13 @@ class ValueFold(Backend):
         def call() -> Tensor:
             weights = key_weights(inputs.logit_bias()[:, :, 0, :], padding)
             return value_folded_attention(
-                inputs.query, inputs.key, inputs.value, weights, eps=inputs.problem.eps, scale=inputs.scale
+                inputs.query,
+                inputs.key,
+                inputs.value,
+                weights,
+                padding,
+                eps=inputs.problem.eps,
+                scale=inputs.scale,
             )
 
         return call

@@ -48,7 +48,7 @@ def run(
     summary = _run_with_progress(console, runner.run, plan, path, resume is not None)
     groups = tables.by_problem(summary.records)
     for group in groups:
-        console.print(tables.table(group, summary.noise_floor))
+        tables.show(console, group, summary.noise_floor)
     for warning in summary.warnings:
         console.print(f"[yellow]warning: {warning}[/]", highlight=False, soft_wrap=True)
     console.print(f"records: {path}", highlight=False, soft_wrap=True)

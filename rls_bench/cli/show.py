@@ -27,7 +27,7 @@ def show(files: Annotated[list[Path], typer.Argument(help="Results files, JSON l
             console.print(
                 f"\n[bold]run {first.run}[/], {first.created}, {first.machine.title}{commit}", highlight=False
             )
-        console.print(tables.table(group, first.noise_floor))
+        tables.show(console, group, first.noise_floor)
         console.print(tables.verdict(group, first.noise_floor), highlight=False, soft_wrap=True)
     for bad in skipped:
         console.print(f"[yellow]{bad.path}, line {bad.line}: skipped: {bad.reason}[/]", soft_wrap=True)

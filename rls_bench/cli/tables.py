@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from rls_bench.record import Question, Record
@@ -25,41 +26,46 @@ def by_problem(records: Iterable[Record]) -> list[list[Record]]:
     return list(groups.values())
 
 
-def table(records: Sequence[Record], noise_floor: float | None = None) -> Table:
-    """The table of one problem; an A/A twin shows only as the noise floor of the caption."""
+def show(console: Console, records: Sequence[Record], noise_floor: float | None = None) -> None:
+    """Print the table of one problem and, under it, what each backend had to say."""
+    console.print(_table(records, noise_floor))
+    for record in sorted(_shown(records), key=_order):
+        if note := _note(record):
+            console.print(f"  {record.label}: {note}", highlight=False, markup=False, soft_wrap=True, style="dim")
+
+
+def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
     from rich.table import Table
 
-    shown = sorted((r for r in records if r.label == r.backend), key=_order)
+    shown = sorted(_shown(records), key=_order)
     questions = _questions(shown)
     problem = shown[0].problem
-    result = Table(title=f"{problem.name}: {problem.title}" if problem.name else problem.title, title_justify="left")
+    result = Table(
+        title=f"{problem.name}: {problem.title}" if problem.name else problem.title,
+        title_justify="left",
+        caption=None if noise_floor is None else f"noise floor {noise_floor:.1%}: a smaller difference is none",
+        caption_justify="left",
+    )
     result.add_column("backend", no_wrap=True)
     result.add_column("status", no_wrap=True)
-    result.add_column("error\n× floor", justify="right")
+    result.add_column("error\n× floor", justify="right", no_wrap=True)
     for question in questions:
         result.add_column(f"{question}\nms", justify="right", no_wrap=True)
-    result.add_column("×\nunsteered", justify="right")
-    result.add_column("peak\nMiB", justify="right")
-    result.add_column("compile\ns", justify="right")
-    result.add_column("note", ratio=1)
+    for heading in ("×\nunsteered", "peak\nMiB", "compile\ns"):
+        result.add_column(heading, justify="right", no_wrap=True)
 
     floor = next((_latency(r, questions[0]) for r in shown if r.backend == FLOOR), None) if questions else None
     for record in shown:
-        status = f"[{_STYLES.get(record.status, 'bold red')}]{record.status}[/]"
         latencies = [_latency(record, question) for question in questions]
         result.add_row(
             record.backend,
-            status,
+            f"[{_STYLES.get(record.status, 'bold red')}]{record.status}[/]",
             _times_floor(record),
             *(_milliseconds(latency) for latency in latencies),
             f"{latencies[0].median / floor.median:.2f}" if floor and latencies and latencies[0] else "",
-            "" if record.peak_bytes is None else f"{record.peak_bytes / 2**20:.0f}",
+            "" if record.peak_bytes is None else f"{record.peak_bytes / 2**20:.1f}",
             "" if record.compile_seconds is None else f"{record.compile_seconds:.1f}",
-            _note(record),
         )
-    if noise_floor is not None:
-        result.caption = f"noise floor {noise_floor:.1%}: a smaller difference is none"
-        result.caption_justify = "left"
     return result
 
 
@@ -84,6 +90,11 @@ def verdict(records: Sequence[Record], noise_floor: float | None = None) -> str:
     return f"{where}: fastest correct backend is {best}, {best_ns / 1e6:.3g} ms{cost}{same}"
 
 
+def _shown(records: Sequence[Record]) -> list[Record]:
+    """Without the A/A twin, which shows as the noise floor only."""
+    return [record for record in records if record.label == record.backend]
+
+
 def _questions(records: Sequence[Record]) -> list[Question]:
     order: tuple[Question, ...] = ("warm", "cold", "graph", "host")
     return [question for question in order if any(record.samples_ns.get(question) for record in records)]
@@ -97,7 +108,10 @@ def _latency(record: Record, question: Question) -> Interval | None:
 
 
 def _milliseconds(latency: Interval | None) -> str:
-    return "" if latency is None else f"{latency.median / 1e6:.3g} ±{latency.half_width:.1%}"
+    if latency is None:
+        return ""
+    width = f"±{latency.half_width:.1%}" if latency.half_width < 1 else "± > 100%"
+    return f"{latency.median / 1e6:.3g} {width}"
 
 
 def _times_floor(record: Record) -> str:
@@ -106,14 +120,12 @@ def _times_floor(record: Record) -> str:
 
 
 def _note(record: Record) -> str:
-    from rich.markup import escape
-
-    parts = [record.reason]
+    parts = [f"{record.status}: {record.reason}" if record.reason else ""]
     if record.stopped in ("budget", "raced"):
         parts.append({"budget": "stopped by the budget", "raced": "stopped early, far behind"}[record.stopped])
     if record.rejected:
         parts.append(f"{record.rejected} throttled samples rejected")
-    return escape("; ".join(part for part in parts if part))
+    return "; ".join(part for part in parts if part)
 
 
 def _order(record: Record) -> tuple[bool, bool, float, str]:

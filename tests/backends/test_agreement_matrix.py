@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from problems import drawn_inputs
+
 from rls_bench import agreement
 from rls_bench.backends import registry
 from rls_bench.inputs import Inputs
@@ -19,7 +20,7 @@ QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck), derando
 
 
 @pytest.mark.parametrize("name", NATIVE)
-@settings(QUIET, max_examples=60)
+@settings(QUIET, max_examples=40)
 @given(data=st.data())
 def test_agrees_with_the_oracle_or_says_why_not(name: str, data: st.DataObject) -> None:
     backend = registry.get(name)
@@ -54,8 +55,9 @@ def test_gradients_agree_with_the_oracle(name: str, data: st.DataObject) -> None
     found = agreement.gradients(backend, inputs, output_gradient)
     wanted = agreement.oracle_gradients(inputs, output_gradient)
     for operand, gradient in wanted.items():
-        size = gradient.norm().clamp_min(1e-3)
-        assert (found[operand] - gradient).norm() <= 2e-4 * size, f"{operand} of {inputs.problem.title}"
+        # A gradient that cancels to nothing (a single key) still carries the rounding of its terms.
+        allowed = 2e-4 * gradient.norm() + 1e-5 * output_gradient.norm()
+        assert (found[operand] - gradient).norm() <= allowed, f"{operand} of {inputs.problem.title}"
 
 
 @pytest.mark.parametrize("change", [{}, {"is_causal": True}, {"has_key_lengths": True}, {"strength_layout": "bhq"}])
