@@ -35,12 +35,15 @@ def show(console: Console, records: Sequence[Record], noise_floor: float | None 
 
 
 def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     shown = sorted(_shown(records), key=_order)
     questions = _questions(shown)
     problem = shown[0].problem
     result = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
         title=f"{problem.name}: {problem.title}" if problem.name else problem.title,
         title_justify="left",
         caption=None if noise_floor is None else f"noise floor {noise_floor:.1%}: a smaller difference is none",
@@ -48,10 +51,10 @@ def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
     )
     result.add_column("backend", no_wrap=True)
     result.add_column("status", no_wrap=True)
-    result.add_column("error\n× floor", justify="right", no_wrap=True)
+    result.add_column("error ×\nfloor", justify="right", no_wrap=True)
     for question in questions:
         result.add_column(f"{question}\nms", justify="right", no_wrap=True)
-    for heading in ("×\nunsteered", "peak\nMiB", "compile\ns"):
+    for heading in ("× un-\nsteered", "peak\nMiB", "compile\ns"):
         result.add_column(heading, justify="right", no_wrap=True)
 
     floor = next((_latency(r, questions[0]) for r in shown if r.backend == FLOOR), None) if questions else None
@@ -110,8 +113,9 @@ def _latency(record: Record, question: Question) -> Interval | None:
 def _milliseconds(latency: Interval | None) -> str:
     if latency is None:
         return ""
-    width = f"±{latency.half_width:.1%}" if latency.half_width < 1 else "± > 100%"
-    return f"{latency.median / 1e6:.3g} {width}"
+    percent = 100 * latency.half_width
+    width = f"{percent:.1f}" if percent < 10 else f"{percent:.0f}" if percent < 100 else ">100"
+    return f"{latency.median / 1e6:.3g} ±{width}%"
 
 
 def _times_floor(record: Record) -> str:
