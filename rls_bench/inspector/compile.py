@@ -57,7 +57,10 @@ def load(source: Source) -> Any:
             "TRITON_INTERPRET is set: Triton interprets kernels and compiles none; unset it and inspect again"
         )
     module, _, attribute = source.function.partition(":")
-    function = getattr(importlib.import_module(module), attribute)
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InspectionError(f"{source.function}: cannot be imported: {error}") from error
     # Autotuner and heuristics wrap the function; the source has their choice already.
     while not isinstance(function, triton.runtime.jit.JITFunction) and hasattr(function, "fn"):
         function = function.fn
@@ -111,9 +114,10 @@ def capability(arch: str) -> int:
 
 
 def toolchain() -> str:
-    """Versions that a compiled result depends on, in one line."""
+    """Versions that a compiled result depends on, in one line. Raises InspectionError where a tool is missing."""
     triton = _triton()
     nvidia = triton.knobs.nvidia
+    _cuobjdump()
     return (
         f"triton {triton.__version__}, ptxas {nvidia.ptxas.version}, ptxas-blackwell {nvidia.ptxas_blackwell.version}"
     )

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class Inspection:
     limited_by: str = ""
     tensor_path: str = ""
     instructions: int = 0
-    # The cheapest loop a score comes first: the other one of a causal kernel masks, and runs on diagonal tiles alone.
+    # First the loop that most scores pass through, see `_ranked`.
     hot_loops: list[HotLoop] = field(default_factory=list)
 
     @property
@@ -124,8 +124,7 @@ def inspect(case: Case) -> Inspection:
 
 def measure(case: Case, compiled: compiler.Compiled) -> Inspection:
     """Count what ``compiled`` holds."""
-    # Helper functions (tcgen05's guard rails) stand in the same listing; the kernel is the one with the most code.
-    function = max(sass.parse(compiled.sass), key=lambda function: len(function.instructions))
+    function = _kernel(compiled)
     held = occupancy(
         case.arch,
         compiled.registers,
@@ -133,7 +132,6 @@ def measure(case: Case, compiled: compiler.Compiled) -> Inspection:
         compiled.num_warps,
         compiled.tensor_memory_columns,
     )
-    hot_loops = [count(case, function, loop, compiled.num_warps) for loop in sass.hot_loops(function)]
     return Inspection(
         variant=case.variant,
         arch=case.arch,
@@ -151,8 +149,34 @@ def measure(case: Case, compiled: compiler.Compiled) -> Inspection:
         limited_by=held.limited_by,
         tensor_path=function.path,
         instructions=len(function.instructions),
-        hot_loops=sorted(hot_loops, key=lambda loop: loop.instructions),
+        hot_loops=[counted for counted, _ in _ranked(case, compiled)],
     )
+
+
+def hot_listing(case: Case) -> tuple[sass.Instruction, ...]:
+    """Compile ``case`` again and return its hot loop's instructions, empty where it has none."""
+    ranked = _ranked(case, compiler.compile_for(case.source, case.arch))
+    return ranked[0][1].instructions if ranked else ()
+
+
+def _kernel(compiled: compiler.Compiled) -> sass.Function:
+    # Helper functions (tcgen05's guard rails) may stand in the same listing; the kernel is the one with the most code.
+    return max(sass.parse(compiled.sass), key=lambda function: len(function.instructions))
+
+
+def _ranked(case: Case, compiled: compiler.Compiled) -> list[tuple[HotLoop, sass.Loop]]:
+    """Hot loops, first that of fully visible tiles: of those that do a whole tile's products, the cheapest a score.
+
+    The other loops of a kernel mask, for diagonal and last tiles alone, or do a part of the products.
+    """
+    function = _kernel(compiled)
+    loops = [(count(case, function, loop, compiled.num_warps), loop) for loop in sass.hot_loops(function)]
+
+    def order(pair: tuple[HotLoop, sass.Loop]) -> tuple[bool, float]:
+        is_part = pair[0].unroll is not None and pair[0].unroll < 0.75
+        return is_part, pair[0].instructions
+
+    return sorted(loops, key=order)
 
 
 def count(case: Case, function: sass.Function, loop: sass.Loop, num_warps: int) -> HotLoop:
@@ -163,14 +187,18 @@ def count(case: Case, function: sass.Function, loop: sass.Loop, num_warps: int) 
     # A tile more or less of padding (an extra k-step) is not an unrolled loop.
     tiles = max(1, round(unroll)) if unroll else 1
     scores_a_thread = scores * tiles / (num_warps * 32)
+
+    def a_score(number: int) -> float:
+        return round(number / scores_a_thread, 4)
+
     return HotLoop(
-        instructions=len(loop.instructions) / scores_a_thread,
-        fp32=loop.mix["fp32"] / scores_a_thread,
-        fp32_lanes=loop.fp32_lanes / scores_a_thread,
-        mufu=loop.mix["mufu"] / scores_a_thread,
+        instructions=a_score(len(loop.instructions)),
+        fp32=a_score(loop.mix["fp32"]),
+        fp32_lanes=a_score(loop.fp32_lanes),
+        mufu=a_score(loop.mix["mufu"]),
         tensor_flops=2 * done / (scores * tiles) if done else None,
         unroll=unroll,
-        mix={group: number / scores_a_thread for group, number in sorted(loop.mix.items())},
+        mix={group: a_score(number) for group, number in sorted(loop.mix.items())},
     )
 
 
@@ -186,44 +214,52 @@ def inspect_all(
     the others. Results lie in ``cache`` afterwards, errors don't.
     """
     wanted = list(cases)
-    done: dict[int, Inspection] = {}
+    # Some variants are the same code (λ as a scalar or a head): compile it once.
+    twins: dict[str, list[int]] = {}
     for index, case in enumerate(wanted):
-        if cache is not None and (kept := cache.get(case)) is not None:
-            done[index] = kept
-            progress(kept)
+        twins.setdefault(repr((case.arch, case.source)), []).append(index)
+    done: dict[int, Inspection] = {}
+
+    def keep(first: int, found: Inspection) -> None:
+        for index in twins[repr((wanted[first].arch, wanted[first].source))]:
+            done[index] = replace(found, variant=wanted[index].variant)
+            progress(done[index])
+
+    left = []
+    for first, *_ in twins.values():
+        kept = cache.get(wanted[first]) if cache is not None else None
+        if kept is None:
+            left.append(first)
+        else:
+            keep(first, kept)
+    # A crash of the compiler takes the pool and every waiting case with it: those are tried again one by one.
     crashed: list[int] = []
-
-    def collect(index: int, future: Future[Inspection]) -> None:
-        case = wanted[index]
-        try:
-            found = future.result()
-            if cache is not None:
-                cache.put(case, found)
-        except InspectionError as error:
-            found = Inspection(case.variant, case.arch, error=str(error))
-        except BrokenProcessPool:
-            crashed.append(index)
-            return
-        done[index] = found
-        progress(found)
-
-    left = [index for index in range(len(wanted)) if index not in done]
     if left:
         with _pool(min(workers or os.cpu_count() or 1, len(left))) as pool:
             futures = {pool.submit(inspect, wanted[index]): index for index in left}
             for future in as_completed(futures):
-                collect(futures[future], future)
-    # One compiler crash takes the pool and every waiting case with it: try each of those in a process of its own.
-    for index in crashed.copy():
+                index = futures[future]
+                if isinstance(future.exception(), BrokenProcessPool):
+                    crashed.append(index)
+                else:
+                    keep(index, _result(wanted[index], future, cache))
+    for index in crashed:
         with _pool(1) as pool:
-            future = pool.submit(inspect, wanted[index])
-            if isinstance(future.exception(), BrokenProcessPool):
-                case = wanted[index]
-                done[index] = Inspection(case.variant, case.arch, error=f"{case.arch}: the compiler crashed")
-                progress(done[index])
-            else:
-                collect(index, future)
+            keep(index, _result(wanted[index], pool.submit(inspect, wanted[index]), cache))
     return [done[index] for index in range(len(wanted))]
+
+
+def _result(case: Case, future: Future[Inspection], cache: Cache | None) -> Inspection:
+    """What ``future`` found, kept in ``cache``; where it failed, an inspection that holds the reason."""
+    try:
+        found = future.result()
+    except InspectionError as error:
+        return Inspection(case.variant, case.arch, error=str(error))
+    except BrokenProcessPool:
+        return Inspection(case.variant, case.arch, error=f"{case.arch}: the compiler crashed")
+    if cache is not None:
+        cache.put(case, found)
+    return found
 
 
 def _pool(workers: int) -> Executor:
@@ -234,8 +270,9 @@ def _pool(workers: int) -> Executor:
 class Cache:
     """Inspections on disk, one JSON file a case, named by everything that the result depends on."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ignore_kept: bool = False) -> None:
         self.folder = folder
+        self._ignore_kept = ignore_kept
         self._toolchain = compiler.toolchain()
         # The counting rules are code, too: a change of them makes every kept result another one.
         rules = (Path(__file__).parent / name for name in ("compile.py", "inspection.py", "occupancy.py", "sass.py"))
@@ -243,6 +280,8 @@ class Cache:
 
     def get(self, case: Case) -> Inspection | None:
         """The kept inspection of ``case``, or None; a file that cannot be read counts as none."""
+        if self._ignore_kept:
+            return None
         try:
             return msgspec.json.decode(self._path(case).read_bytes(), type=Inspection)
         except (OSError, msgspec.MsgspecError):

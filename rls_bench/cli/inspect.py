@@ -1,0 +1,151 @@
+"""``rls-bench inspect``: what the Triton kernels compile to for every GPU generation, on a machine without a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rls_bench.errors import InspectionError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rls_bench.inspector.baseline import Listing
+    from rls_bench.inspector.inspection import Case, Inspection
+
+
+def inspect(
+    arch: Annotated[list[str] | None, typer.Option(help="Such as sm_90; may be repeated. Default: all six.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="A word of the case's title (prefill, D64, causal); all given must be there."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything found to this file.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="A file of --json; exit 1 if registers, spills or instructions grew since.")
+    ] = None,
+    growth: Annotated[
+        float, typer.Option(min=0, help="With --baseline: growth of instructions a score that is let pass, percent.")
+    ] = 2.0,
+    mix: Annotated[bool, typer.Option("--mix", help="Print the instruction mix of each hot loop.")] = False,
+    sass: Annotated[bool, typer.Option("--sass", help="Print each hot loop.")] = False,
+    l2: Annotated[
+        bool, typer.Option("--l2", help="Replay the prefill kernel against each GPU's L2 (a model).")
+    ] = False,
+    chart: Annotated[Path | None, typer.Option(help="Draw the replay as an image at this path; implies --l2.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes that compile. Default: one a core.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Count again what was inspected before.")] = False,
+) -> None:
+    """Compile every Triton kernel for each GPU generation and count its hot loop; needs no GPU.
+
+    Exit 1: a case doesn't compile, or --baseline found a regression. Exit 2: an architecture asked for by name is
+    unknown or can't be compiled here.
+    """
+    from rich.console import Console
+
+    from rls_bench.inspector import baseline as baselines
+    from rls_bench.inspector import cases, tables
+    from rls_bench.inspector.occupancy import LIMITS
+
+    before = baselines.read(baseline) if baseline else None
+    wanted = cases.select(cases.shipped([name for name in arch or LIMITS if name in LIMITS]), only or [])
+    if only and not wanted:
+        raise InspectionError(f"--only: no case of {', '.join(arch or LIMITS)} has all of: {', '.join(only)}")
+    listing, skipped = _inspected(wanted, jobs, fresh)
+    skipped |= {name: f"unknown; known are {', '.join(LIMITS)}" for name in arch or [] if name not in LIMITS}
+    # Tables are wider than what a pipe is taken for.
+    console = Console() if Console().is_terminal else Console(width=180)
+    for table in tables.resources(listing):
+        console.print(table)
+    if mix:
+        console.print(tables.mix(listing))
+    if sass:
+        _print_loops([case for case in wanted if case.arch not in skipped])
+    listing = _with_models(listing, console, l2 or chart is not None)
+    if chart and listing.model_l2:
+        from rls_bench.inspector.chart import draw
+
+        draw(chart, listing.model_l2)
+        typer.echo(f"chart: {chart}")
+    if json:
+        baselines.write(json, listing)
+    failed = [inspection for inspection in listing.inspections if inspection.error]
+    grown = []
+    if before:
+        tolerance = baselines.Tolerance(instructions=growth / 100)
+        grown = baselines.regressions(before, listing.inspections, tolerance, whole=not only)
+    _print_verdict(listing, failed, grown, skipped, before)
+    if skipped and (arch or not listing.inspections):
+        raise typer.Exit(2)
+    if failed or grown:
+        raise typer.Exit(1)
+
+
+def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listing, dict[str, str]]:
+    """Inspections of all cases, and by name the architectures where not one case compiled, with the reason."""
+    import platformdirs
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from rls_bench.inspector import bars, inspection, tax
+    from rls_bench.inspector.baseline import Listing
+    from rls_bench.inspector.compile import toolchain
+
+    cache = inspection.Cache(platformdirs.user_cache_path("rls_bench") / "inspections", ignore_kept=fresh)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("compiling", total=len(wanted))
+        found = inspection.inspect_all(wanted, jobs, cache, lambda _: progress.advance(bar))
+    skipped = {}
+    for name in dict.fromkeys(one.arch for one in found):
+        errors = [one.error for one in found if one.arch == name]
+        if all(errors):
+            skipped[name] = errors[0]
+    kept = [one for one in found if one.arch not in skipped]
+    taxes = tax.taxes(kept)
+    return Listing(toolchain(), kept, taxes, bars.judge(kept, taxes)), skipped
+
+
+def _with_models(listing: Listing, console: Console, with_l2: bool) -> Listing:
+    """``listing`` with the models' predictions, printed."""
+    from rls_bench.inspector import floors, l2, tables
+
+    predicted = [floors.predictions(problem, listing.inspections) for problem in floors.EXAMPLES]
+    for predictions in filter(None, predicted):
+        console.print(tables.floors(predictions))
+    swept = l2.sweep(listing.inspections) if with_l2 else []
+    if swept:
+        console.print(tables.replays(swept))
+    elif with_l2:
+        typer.echo("l2: the causal bf16 prefill kernel is not among the cases, so there is nothing to replay")
+    return replace(listing, model_floors=[one for predictions in predicted for one in predictions], model_l2=swept)
+
+
+def _print_loops(wanted: list[Case]) -> None:
+    from rls_bench.inspector import inspection
+
+    for case in wanted:
+        print(f"\n{case.arch} {case.variant.title}: hot loop")
+        for instruction in inspection.hot_listing(case):
+            predicate = f"@{instruction.predicate}" if instruction.predicate else ""
+            line = f"{instruction.opcode} {instruction.operands}".rstrip()
+            print(f"  {instruction.address:#06x} {instruction.group:<14}{predicate:>6} {line}")
+
+
+def _print_verdict(
+    listing: Listing, failed: list[Inspection], grown: list[str], skipped: dict[str, str], before: Listing | None
+) -> None:
+    unmet = [bar for bar in listing.bars if not bar.met]
+    typer.echo(f"{len(listing.inspections)} cases, {len(listing.bars)} bars, {len(unmet)} not met")
+    for bar in unmet:
+        typer.echo(f"  not met: {bar.case}: {bar.name}: {bar.value} (wanted {bar.limit})")
+    for inspection in failed:
+        typer.echo(f"  failed: {inspection.key}: {inspection.error}")
+    if before and before.toolchain != listing.toolchain:
+        typer.echo(f"  the baseline's compiler is another one ({before.toolchain}): growth may be the compiler's")
+    for line in grown:
+        typer.echo(f"  regression: {line}")
+    for name, reason in skipped.items():
+        typer.echo(f"{name}: skipped: {reason}", err=True)

@@ -1,0 +1,47 @@
+"""The shipped Triton kernels as cases to inspect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rls_bench.inspector.compile import Source, capability
+from rls_bench.inspector.inspection import Case, Variant
+
+# Matrix products over a tile of scores, each head_dim multiply-adds a score: q kᵀ and p v forward; backward recomputes
+# the scores and dp = do vᵀ, then dq, or dk and dv.
+_PRODUCTS = {"prefill": 2, "decode": 2}
+
+
+def shipped(archs: Iterable[str]) -> list[Case]:
+    """Every shipped variant for each of ``archs`` (``"sm_90"``), in the order of the kernels' own table."""
+    from rls_kernels.triton import variants
+
+    found = []
+    for arch in archs:
+        for shipped in variants.shipped(capability(arch)):
+            configuration = shipped.configuration
+            variant = Variant(
+                kernel=shipped.kernel,
+                head_dim=shipped.head_dim,
+                dtype=shipped.dtype,
+                is_causal=shipped.is_causal,
+                eps=shipped.eps,
+                stats=shipped.stats,
+                strength_layout=shipped.strength_layout,
+            )
+            source = Source(
+                function=shipped.function,
+                signature=shipped.signature,
+                constexprs=shipped.constexprs,
+                aligned=shipped.aligned,
+                num_warps=configuration.num_warps,
+                num_stages=configuration.num_stages,
+            )
+            products = _PRODUCTS[shipped.kernel] * shipped.head_dim
+            found.append(Case(variant, arch, source, configuration.block_m, configuration.block_n, products))
+    return found
+
+
+def select(cases: Sequence[Case], words: Sequence[str]) -> list[Case]:
+    """The cases whose architecture and title have all of ``words`` (``["D64", "causal"]``)."""
+    return [case for case in cases if set(words) <= {case.arch, *case.variant.title.split()}]

@@ -1,0 +1,46 @@
+import pytest
+from inspector.found import PER_QUERY, STEERED, UNSTEERED, inspection
+
+from rls_bench.inspector.bars import judge
+from rls_bench.inspector.tax import taxes
+
+
+def unmet(*inspections):
+    return [bar.name for bar in judge(inspections, taxes(inspections)) if not bar.met]
+
+
+def test_a_healthy_kernel_meets_every_bar():
+    healthy = [inspection(UNSTEERED), inspection(STEERED, instructions=11.0), inspection(PER_QUERY, fp32=5.1)]
+    assert unmet(*healthy) == []
+    assert len(judge(healthy, taxes(healthy))) > 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"spill_bytes": 4}, "spill bytes"),
+        ({"stack_bytes": 8}, "stack bytes"),
+        ({"tensor_path": "none"}, "tensor path"),
+        ({"arch": "sm_90"}, "tensor path"),
+        ({"blocks_per_sm": 0}, "fits an SM"),
+        ({"instructions": 10.1}, "unsteered, instructions a score"),
+    ],
+)
+def test_each_bar_can_be_missed(changes, name):
+    assert name in unmet(inspection(UNSTEERED, **changes))
+
+
+def test_the_steering_tax_can_be_missed():
+    base = inspection(UNSTEERED)
+    assert unmet(base, inspection(STEERED, fp32=4.5)) == ["steering tax, fp32 a score"]
+    assert unmet(base, inspection(STEERED, instructions=11.2)) == ["steering tax, instructions a score"]
+    # A λ of each query's own is allowed one FP32 instruction.
+    assert unmet(base, inspection(PER_QUERY, fp32=5.0, instructions=11.9)) == []
+
+
+def test_a_backward_kernel_may_have_a_stack_and_no_spills():
+    from dataclasses import replace
+
+    backward = replace(STEERED, kernel="backward")
+    assert unmet(inspection(backward, stack_bytes=8)) == []
+    assert unmet(inspection(backward, spill_bytes=8)) == ["spill bytes"]
