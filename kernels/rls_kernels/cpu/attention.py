@@ -1,0 +1,90 @@
+"""The steered-attention operator on CPU: torch.library op, its fake and its gradient, and the public function."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rls_kernels.cpu import launch
+from rls_kernels.cpu import library as lib
+
+
+class RowStatistics(NamedTuple):
+    """Row statistics of the eps = 0 form, each float32 [batch, query_heads, query_length]; 0 for an unseeing row."""
+
+    lse: Tensor
+    lse_steered: Tensor
+    entropy: Tensor
+    entropy_steered: Tensor
+    kl: Tensor
+
+
+def steered_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    *,
+    scale: float,
+    eps: float = 0.0,
+    is_causal: bool = False,
+    key_lengths: Tensor | None = None,
+    return_stats: bool = False,
+) -> Tensor | tuple[Tensor, RowStatistics]:
+    """``softmax(log(softmax(scale q kᵀ) + eps) + strength · bias) v`` over the keys that each query sees.
+
+    query [B, Hq, Lq, D], key [B, Hkv, Lk, D] and value [B, Hkv, Lk, Dv] share one dtype (float32, bfloat16 or
+    float16) and lie on the CPU; Hq is a multiple of Hkv; D and Dv are at most 256. bias is float32
+    [B or 1, Hq or 1, Lk], strength float32 [B or 1, Hq or 1, Lq or 1], key_lengths int32 [B]. Causal is aligned to the
+    bottom right. The output is [B, Hq, Lq, Dv] in query's dtype. Differentiable in query, key, value, bias and
+    strength; the statistics aren't.
+    """
+    tracked = (query, key, value, bias, strength)
+    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tracked)
+    want = lib.ALL_ROWS if return_stats else lib.NORMALISERS if needs_grad else lib.NO_ROWS
+    out, rows = _forward(query, key, value, bias, strength, key_lengths, scale, eps, is_causal, want)
+    if not return_stats:
+        return out
+    rows = rows.detach()
+    lse, lse_steered = rows[lib.LSE], rows[lib.LSE_STEERED]
+    kl = lse_steered - lse - strength.detach() * rows[lib.MEAN_BIAS]
+    return out, RowStatistics(lse, lse_steered, rows[lib.ENTROPY], rows[lib.ENTROPY_STEERED], kl)
+
+
+@torch.library.custom_op("rls_kernels::cpu_forward", mutates_args=(), device_types="cpu")
+def _forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    key_lengths: Tensor | None,
+    scale: float,
+    eps: float,
+    is_causal: bool,
+    want: int,
+) -> tuple[Tensor, Tensor]:
+    """Output, and rows [ROWS, B, Hq, Lq] of which ``want`` says how much is filled."""
+    operands = launch.Operands(query, key, value, bias, strength, key_lengths, scale, is_causal)
+    return launch.forward(operands, eps, want)
+
+
+@_forward.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    key_lengths: Tensor | None,
+    scale: float,
+    eps: float,
+    is_causal: bool,
+    want: int,
+) -> tuple[Tensor, Tensor]:
+    row_shape = query.shape[:3]
+    rows = query.new_empty((lib.ROWS if want else 0, *row_shape), dtype=torch.float32)
+    return query.new_empty((*row_shape, value.shape[3])), rows

@@ -1,0 +1,17 @@
+#define RLS_ISA avx512_bf16_isa
+#include "decode.h"
+#include "isa.h"
+#include "prefill.h"
+
+namespace rls {
+
+using namespace avx512_bf16_isa;
+
+const Isa avx512_bf16 = {
+    "avx512_bf16",
+    [] { return avx512.runs() && __builtin_cpu_supports("avx512bf16"); },
+    {nullptr, prefill<BFloat16Units, RLS_BFLOAT16>, nullptr},
+    {nullptr, decode<BFloat16Units, RLS_BFLOAT16>, nullptr},
+};
+
+}  // namespace rls

@@ -1,0 +1,316 @@
+// Decode, the forward for a handful of query rows: memory sets the pace, so keys and values are read once, in place, by
+// all query rows of their group; the keys are split over threads, and the parts joined at the end.
+#pragma once
+
+#include <type_traits>
+
+#include "rows.h"
+#include "threads.h"
+#include "workspace.h"
+
+namespace rls::RLS_ISA {
+
+constexpr int64_t MAX_DECODE_ROWS = 16;
+constexpr int64_t CHUNK = 64;
+// Splits are no shorter than this: joining them costs a row of output each.
+constexpr int64_t LEAST_SPLIT = 512;
+// Query rows that share each loaded key or value.
+constexpr int ROWS_AT_ONCE = 4;
+
+static_assert(CHUNK % TILE == 0 && LANES % ROWS_AT_ONCE == 0);
+
+// dots[row][key] for ROWS rows of units and the first `keys` rows of `key`, LANES sums at a time; dots past `keys` are
+// garbage.
+template <class Units, int DTYPE, int ROWS>
+inline void dot_keys(float (*dots)[CHUNK], const unit* query, int64_t query_stride, const char* key, int64_t key_stride,
+                     int64_t keys, int64_t head_dim) {
+    constexpr int KEYS = LANES / ROWS;
+    for (int64_t start = 0; start < keys; start += KEYS) {
+        vec sum[LANES];
+        for (vec& s : sum) s = broadcast(0);
+        for (int64_t d = 0; d < query_stride; d += LANES) {
+            const int64_t from = d * Units::DEPTH;
+            vec q[ROWS];
+            for (int r = 0; r < ROWS; ++r) q[r] = load(query + r * query_stride + d);
+#pragma GCC unroll 16
+            for (int i = 0; i < KEYS; ++i) {
+                const char* row = key + smaller(start + i, keys - 1) * key_stride;
+                const vec k = Units::template load_units<DTYPE>(row + from * ELEMENT_BYTES<DTYPE>, head_dim - from);
+#pragma GCC unroll 4
+                for (int r = 0; r < ROWS; ++r) sum[r * KEYS + i] = Units::multiply_add(q[r], k, sum[r * KEYS + i]);
+            }
+        }
+        transpose(sum);
+        for (int i = 1; i < LANES; ++i) sum[0] = add(sum[0], sum[i]);
+        alignas(64) float whole[LANES];
+        store(whole, sum[0]);
+        for (int r = 0; r < ROWS; ++r) memcpy(dots[r] + start, whole + r * KEYS, KEYS * sizeof(float));
+    }
+}
+
+// output[row][0, VECTORS * LANES) += sum over keys of weights[row][key] * value[key].
+template <class Units, int DTYPE, int ROWS, int VECTORS>
+inline void add_values(float* output, int64_t output_stride, const unit (*weights)[CHUNK], const char* value,
+                       int64_t value_stride, int64_t keys, int64_t elements) {
+    vec sum[ROWS][VECTORS];
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = load(output + r * output_stride + v * LANES);
+    for (int64_t key = 0; key < keys; key += Units::DEPTH) {
+        const char* row = value + key * value_stride;
+        const char* next = key + 1 < keys ? row + value_stride : nullptr;
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v) {
+            const int64_t offset = v * LANES * ELEMENT_BYTES<DTYPE>;
+            const vec joined =
+                Units::template join_rows<DTYPE>(row + offset, next ? next + offset : nullptr, elements - v * LANES);
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; ++r)
+                sum[r][v] = Units::multiply_add(broadcast_unit(weights[r] + key / Units::DEPTH), joined, sum[r][v]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v) store(output + r * output_stride + v * LANES, sum[r][v]);
+}
+
+// One row over the keys of one split. Outputs are unnormalised: [value_width] for the row, then as many for its floor.
+struct Part {
+    RowSums sums;
+    float floor_shift, floor_weight;
+
+    void clear() { *this = {{NO_REFERENCE, 0, 0, NO_REFERENCE, 0, 0, 0}, NO_REFERENCE, 0}; }
+};
+
+inline void scale_row(float* row, int64_t width, float factor) {
+    for (int64_t d = 0; d < width; d += LANES) store(row + d, mul(load(row + d), broadcast(factor)));
+}
+
+// Moves a sum's reference, and returns the factor that its other values take.
+inline float move_reference(float& reference, float& weight, float* score, float to) {
+    const float alpha = exp2f(reference - to);
+    if (score) *score = alpha == 0 ? 0 : alpha * (*score + (reference - to) * weight);
+    weight *= alpha;
+    reference = to;
+    return alpha;
+}
+
+template <class Units, int DTYPE>
+class Decode {
+  public:
+    explicit Decode(const rls_call& call)
+        : call_(call),
+          group_(call.query_heads / call.kv_heads),
+          rows_(group_ * call.query_length),
+          query_stride_(round_up(units_of<Units>(call.head_dim), LANES)),
+          value_width_(round_up(call.value_dim, LANES)),
+          heads_(call.batch * call.kv_heads),
+          splits_(larger(1, smaller((4 * call.threads + heads_ - 1) / heads_, call.key_length / LEAST_SPLIT))),
+          split_keys_(round_up((call.key_length + splits_ - 1) / splits_, CHUNK)) {}
+
+    int32_t run() {
+        const int64_t parts = heads_ * splits_ * rows_;
+        const Workspace<Part> part(parts);
+        const Workspace<float> output(parts * output_size());
+        const Workspace<unit> query(call_.threads * MAX_DECODE_ROWS * query_stride_);
+        if (!part || !output || !query) return RLS_OUT_OF_MEMORY;
+        part_ = part + 0, output_ = output + 0;
+        parallel_for(call_.threads, heads_ * splits_, [&](int64_t i, int slot) {
+            attend(i / splits_, i % splits_, query + slot * MAX_DECODE_ROWS * query_stride_);
+        });
+        parallel_for(call_.threads, heads_ * rows_, [&](int64_t i, int) { join(i / rows_, i % rows_); });
+        return RLS_OK;
+    }
+
+  private:
+    bool needs_plain() const { return call_.eps > 0 || call_.want_rows == RLS_ALL_ROWS; }
+    int64_t output_size() const { return value_width_ * (call_.eps > 0 ? 2 : 1); }
+    int64_t part_of(int64_t head, int64_t split, int64_t row) const { return (head * splits_ + split) * rows_ + row; }
+    int64_t query_head(int64_t head, int64_t row) const {
+        return head % call_.kv_heads * group_ + row / call_.query_length;
+    }
+
+    void attend(int64_t head, int64_t split, unit* query) const {
+        const int64_t batch = head / call_.kv_heads, kv = head % call_.kv_heads, length = length_of(call_, batch);
+        Part* parts = part_ + part_of(head, split, 0);
+        float* outputs = output_ + part_of(head, split, 0) * output_size();
+        for (int64_t r = 0; r < rows_; ++r) {
+            parts[r].clear();
+            pack_row<Units, DTYPE>(query + r * query_stride_, query_stride_,
+                                   row_of<DTYPE>(call_.query, batch, query_head(head, r), r % call_.query_length),
+                                   call_.head_dim);
+        }
+        memset(outputs, 0, static_cast<size_t>(rows_ * output_size()) * sizeof(float));
+
+        alignas(64) float dots[MAX_DECODE_ROWS][CHUNK];
+        // A row's weights, then its floor's.
+        alignas(64) unit weights[2 * MAX_DECODE_ROWS][CHUNK];
+        const int floors = call_.eps > 0 ? 2 : 1;
+        const int64_t end = smaller(length, (split + 1) * split_keys_);
+        for (int64_t start = split * split_keys_; start < end; start += CHUNK) {
+            const int64_t keys = smaller(CHUNK, end - start);
+            const char* key = row_of<DTYPE>(call_.key, batch, kv, start);
+            const int64_t key_stride = call_.key.length_stride * ELEMENT_BYTES<DTYPE>;
+            for (int64_t r = 0; r < rows_;) {
+                const unit* q = query + r * query_stride_;
+                if (rows_ - r >= ROWS_AT_ONCE) {
+                    dot_keys<Units, DTYPE, ROWS_AT_ONCE>(dots + r, q, query_stride_, key, key_stride, keys,
+                                                         call_.head_dim);
+                    r += ROWS_AT_ONCE;
+                } else {
+                    dot_keys<Units, DTYPE, 1>(dots + r, q, query_stride_, key, key_stride, keys, call_.head_dim);
+                    ++r;
+                }
+            }
+            for (int64_t r = 0; r < rows_; ++r) {
+                const int64_t q = r % call_.query_length;
+                weigh(parts[r], outputs + r * output_size(), dots[r], weights + r * floors, batch, query_head(head, r),
+                      q, start, smaller(CHUNK, visible_to(call_, q, length) - start));
+            }
+            add_chunk(outputs, weights, row_of<DTYPE>(call_.value, batch, kv, start), keys, rows_ * floors);
+        }
+    }
+
+    // Scores to weights for one row and one chunk, of which the row sees the first `visible` keys.
+    void weigh(Part& part, float* output, const float* dots, unit (*weights)[CHUNK], int64_t batch, int64_t head,
+               int64_t query, int64_t start, int64_t visible) const {
+        const float strength = strength_of(call_, batch, head)[query * call_.strength_query_stride];
+        const float* bias = bias_of(call_, batch, head) + start;
+        constexpr int VECTORS = CHUNK / LANES;
+        const vec hidden = broadcast(-__builtin_inff());
+        vec steered[VECTORS], plain[VECTORS], logit[VECTORS], b[VECTORS];
+        vec top = hidden, plain_top = hidden, logit_top = hidden;
+        for (int v = 0; v < VECTORS; ++v) {
+            const int64_t left = visible - v * LANES;
+            b[v] = left > 0 ? load_elements<RLS_FLOAT32>(bias + v * LANES, left) : broadcast(0);
+            logit[v] = mul(b[v], broadcast(strength * LOG2_E));
+            plain[v] = mul(load(dots + v * LANES), broadcast(call_.scale * LOG2_E));
+            steered[v] = first(left, add(plain[v], logit[v]), hidden);
+            plain[v] = first(left, plain[v], hidden);
+            logit[v] = first(left, logit[v], hidden);
+            top = max(top, steered[v]), plain_top = max(plain_top, plain[v]), logit_top = max(logit_top, logit[v]);
+        }
+        RowSums& sums = part.sums;
+        if (const float highest = reduce_max(top); highest > sums.reference)
+            scale_row(output, value_width_, move_reference(sums.reference, sums.weight, &sums.weight_score, highest));
+        vec weight[VECTORS], total = broadcast(0), score = broadcast(0);
+        const vec finite = broadcast(-1e30f);
+        for (int v = 0; v < VECTORS; ++v) {
+            const vec x = sub(steered[v], broadcast(sums.reference));
+            weight[v] = exp2(x);
+            total = add(total, weight[v]);
+            score = fma(weight[v], max(finite, x), score);
+        }
+        Units::template store_weights<VECTORS>(weights[0], weight);
+        sums.weight += reduce_add(total);
+        sums.weight_score += reduce_add(score);
+        if (!needs_plain()) return;
+
+        if (const float highest = reduce_max(plain_top); highest > sums.plain_reference)
+            sums.plain_bias *= move_reference(sums.plain_reference, sums.plain, &sums.plain_score, highest);
+        vec biases = total = score = broadcast(0);
+        for (int v = 0; v < VECTORS; ++v) {
+            const vec x = sub(plain[v], broadcast(sums.plain_reference)), w = exp2(x);
+            total = add(total, w);
+            score = fma(w, max(finite, x), score);
+            biases = fma(w, b[v], biases);
+        }
+        sums.plain += reduce_add(total);
+        sums.plain_score += reduce_add(score);
+        sums.plain_bias += reduce_add(biases);
+        if (!(call_.eps > 0)) return;
+
+        if (const float highest = reduce_max(logit_top); highest > part.floor_shift)
+            scale_row(output + value_width_, value_width_,
+                      move_reference(part.floor_shift, part.floor_weight, nullptr, highest));
+        total = broadcast(0);
+        for (int v = 0; v < VECTORS; ++v)
+            total = add(total, weight[v] = exp2(sub(logit[v], broadcast(part.floor_shift))));
+        Units::template store_weights<VECTORS>(weights[1], weight);
+        part.floor_weight += reduce_add(total);
+    }
+
+    // outputs[row] += weights[row] * value, for as many rows of [value_width].
+    void add_chunk(float* outputs, const unit (*weights)[CHUNK], const char* value, int64_t keys, int64_t rows) const {
+        const int64_t stride = call_.value.length_stride * ELEMENT_BYTES<DTYPE>;
+        const auto add_rows = [&](auto rows_at_once, int64_t row) {
+            constexpr int ROWS = decltype(rows_at_once)::value;
+            int64_t d = 0;
+            for (; d + TILE <= value_width_; d += TILE)
+                add_values<Units, DTYPE, ROWS, TILE_VECTORS>(outputs + row * value_width_ + d, value_width_,
+                                                             weights + row, value + d * ELEMENT_BYTES<DTYPE>, stride,
+                                                             keys, call_.value_dim - d);
+            for (; d < value_width_; d += LANES)
+                add_values<Units, DTYPE, ROWS, 1>(outputs + row * value_width_ + d, value_width_, weights + row,
+                                                  value + d * ELEMENT_BYTES<DTYPE>, stride, keys, call_.value_dim - d);
+        };
+        int64_t row = 0;
+        for (; row + ROWS_AT_ONCE <= rows; row += ROWS_AT_ONCE)
+            add_rows(std::integral_constant<int, ROWS_AT_ONCE>(), row);
+        for (; row < rows; ++row) add_rows(std::integral_constant<int, 1>(), row);
+    }
+
+    // Joins a row's parts into the first one, and writes the row.
+    void join(int64_t head, int64_t row) const {
+        const int64_t batch = head / call_.kv_heads, q = row % call_.query_length, out_head = query_head(head, row);
+        Part whole = part_[part_of(head, 0, row)];
+        float* output = output_ + part_of(head, 0, row) * output_size();
+        RowSums& sums = whole.sums;
+        if (visible_to(call_, q, length_of(call_, batch)) == 0)
+            return write_unseen(call_, batch, out_head, q, output, value_width_);
+        for (int64_t split = 1; split < splits_; ++split) {
+            Part part = part_[part_of(head, split, row)];
+            const float* other = output_ + part_of(head, split, row) * output_size();
+            const Factors steered = meet(sums.reference, sums.weight, &sums.weight_score, part.sums.reference,
+                                         part.sums.weight, &part.sums.weight_score);
+            add_row(output, other, steered);
+            const Factors plain = meet(sums.plain_reference, sums.plain, &sums.plain_score, part.sums.plain_reference,
+                                       part.sums.plain, &part.sums.plain_score);
+            sums.plain_bias = plain.ours * sums.plain_bias + plain.theirs * part.sums.plain_bias;
+            if (!(call_.eps > 0)) continue;
+            const Factors floor =
+                meet(whole.floor_shift, whole.floor_weight, nullptr, part.floor_shift, part.floor_weight, nullptr);
+            add_row(output + value_width_, other + value_width_, floor);
+        }
+        const Floor floor{whole.floor_shift, whole.floor_weight, output + value_width_, value_width_};
+        const Floor* given = call_.eps > 0 ? &floor : nullptr;
+        finish_output(output, value_width_, call_.eps, sums, given);
+        write_output(call_, batch, out_head, q, output);
+        if (call_.rows) write_rows(call_, batch, out_head, q, sums, given);
+    }
+
+    struct Factors {
+        float ours, theirs;
+    };
+
+    // Adds their sum to ours under the higher of the two references.
+    static Factors meet(float& reference, float& weight, float* score, float their_reference, float their_weight,
+                        float* their_score) {
+        const float top = reference > their_reference ? reference : their_reference;
+        const Factors factors{move_reference(reference, weight, score, top),
+                              move_reference(their_reference, their_weight, their_score, top)};
+        weight += their_weight;
+        if (score) *score += *their_score;
+        return factors;
+    }
+
+    void add_row(float* row, const float* other, Factors factors) const {
+        for (int64_t d = 0; d < value_width_; d += LANES)
+            store(row + d,
+                  fma(load(other + d), broadcast(factors.theirs), mul(load(row + d), broadcast(factors.ours))));
+    }
+
+    const rls_call& call_;
+    const int64_t group_, rows_, query_stride_, value_width_, heads_, splits_, split_keys_;
+    Part* part_ = nullptr;
+    float* output_ = nullptr;
+};
+
+template <class Units, int DTYPE>
+int32_t decode(const rls_call& call) {
+    return Decode<Units, DTYPE>(call).run();
+}
+
+}  // namespace rls::RLS_ISA

@@ -1,0 +1,19 @@
+// What one instruction set offers: its kernels by dtype, null where another set does as well.
+#pragma once
+
+#include "call.h"
+
+namespace rls {
+
+struct Isa {
+    const char* name;
+    // Whether this CPU, and the operating system, run it.
+    bool (*runs)();
+    // Indexed by rls_dtype.
+    int32_t (*prefill[3])(const rls_call&);
+    int32_t (*decode[3])(const rls_call&);
+};
+
+extern const Isa avx2, avx512, avx512_bf16;
+
+}  // namespace rls

@@ -1,0 +1,8 @@
+// The vector words of the instruction set that this file is being compiled for.
+#pragma once
+
+#ifdef __AVX512F__
+#include "lanes_avx512.h"
+#else
+#include "lanes_avx2.h"
+#endif

@@ -1,0 +1,71 @@
+// Packed operands. A panel is cut into tiles of TILE lanes; a tile holds, for each step of depth, TILE units side by
+// side, so that a register tile reads it from end to end. What lies past the given rows is zero: it may be garbage
+// outside.
+#pragma once
+
+#include "matmul.h"
+
+namespace rls::RLS_ISA {
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Units along one row of `elements`.
+template <class Units>
+inline int64_t units_of(int64_t elements) {
+    return (elements + Units::DEPTH - 1) / Units::DEPTH;
+}
+
+template <int DTYPE>
+constexpr int ELEMENT_BYTES = DTYPE == RLS_FLOAT32 ? 4 : 2;
+
+// Copies one row of `elements` into units in order, zero-filled to `width` units (a multiple of LANES).
+template <class Units, int DTYPE>
+inline void pack_row(unit* packed, int64_t width, const char* row, int64_t elements) {
+    for (int64_t u = 0; u < width; u += LANES) {
+        const int64_t from = u * Units::DEPTH;
+        const bool here = from < elements;
+        store(packed + u, here ? Units::template load_units<DTYPE>(row + from * ELEMENT_BYTES<DTYPE>, elements - from)
+                               : broadcast(0));
+    }
+}
+
+// One tile whose lanes are rows and whose depth runs along each row: packed[d][lane] = rows[lane][d].
+// `rows` <= TILE of them are real; `row_stride` counts bytes.
+template <class Units, int DTYPE>
+inline void pack_rows_as_lanes(unit* packed, const char* data, int64_t row_stride, int64_t rows, int64_t elements) {
+    const int64_t depth = units_of<Units>(elements);
+    for (int64_t lane = 0; lane < TILE; lane += LANES) {
+        for (int64_t d = 0; d < depth; d += LANES) {
+            vec square[LANES];
+            const int64_t from = d * Units::DEPTH;
+            for (int64_t i = 0; i < LANES; ++i)
+                square[i] = lane + i < rows
+                                ? Units::template load_units<DTYPE>(
+                                      data + (lane + i) * row_stride + from * ELEMENT_BYTES<DTYPE>, elements - from)
+                                : broadcast(0);
+            transpose(square);
+            for (int64_t i = 0; i < LANES && d + i < depth; ++i) store(packed + (d + i) * TILE + lane, square[i]);
+        }
+    }
+}
+
+// One tile, `width` lanes wide, whose depth runs over rows and whose lanes run along each: packed[d][lane] =
+// rows[d][lane], neighbouring rows sharing a unit where it holds two. `rows` and `elements` are what is real.
+template <class Units, int DTYPE>
+inline void pack_rows_as_depth(unit* packed, int64_t width, int64_t depth, const char* data, int64_t row_stride,
+                               int64_t rows, int64_t elements) {
+    for (int64_t d = 0; d < depth; ++d) {
+        const int64_t row = d * Units::DEPTH;
+        for (int64_t lane = 0; lane < width; lane += LANES, packed += LANES) {
+            const char* at = data + row * row_stride + lane * ELEMENT_BYTES<DTYPE>;
+            const bool here = row < rows && lane < elements;
+            store(packed, here ? Units::template join_rows<DTYPE>(at, row + 1 < rows ? at + row_stride : nullptr,
+                                                                  elements - lane)
+                               : broadcast(0));
+        }
+    }
+}
+
+}  // namespace rls::RLS_ISA

@@ -1,0 +1,269 @@
+// Prefill, the forward for many queries: keys and values are packed once for each key-value head, then blocks of query
+// rows sweep them, each block's scores, softmax and weighted sum staying in registers and the nearest cache.
+#pragma once
+
+#include "rows.h"
+#include "steering.h"
+#include "threads.h"
+#include "workspace.h"
+
+namespace rls::RLS_ISA {
+
+constexpr int64_t KEY_BLOCK = 128;
+// Packed heads that stand at once: enough for every thread, no more than this many bytes beyond that.
+constexpr int64_t PACKED_BYTES = 64 << 20;
+
+static_assert(KEY_BLOCK % TILE == 0);
+
+// One block of queries of one head, ready to sweep the keys.
+struct Block {
+    const unit* query;
+    int64_t query_stride, query_depth;
+    const unit* key;
+    const unit* value;
+    int64_t value_depth, value_vectors;
+    KeyRows keys;
+    float scale_log2;
+    int rows;
+};
+
+template <class Units, int LEVEL, bool STRENGTH_BY_ROW>
+[[gnu::noinline]] void sweep_keys(const Block& block, RowState& state, Running running) {
+    const int64_t tile_rows = (block.rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    const int64_t end = state.visible[block.rows - 1];
+    for (int64_t start = 0; start < end; start += KEY_BLOCK) {
+        running.keys_done = 0;
+        for (int64_t key = start; key < end && key < start + KEY_BLOCK; key += TILE, running.keys_done += TILE) {
+            const unit* right = block.key + key * block.query_depth;
+            for (int row = 0; row < tile_rows; row += TILE_ROWS) {
+                if (state.visible[row + TILE_ROWS - 1] <= key) continue;
+                vec score[TILE_ROWS][TILE_VECTORS];
+#pragma GCC unroll 8
+                for (int r = 0; r < TILE_ROWS; ++r)
+#pragma GCC unroll 4
+                    for (int v = 0; v < TILE_VECTORS; ++v) score[r][v] = broadcast(0);
+                multiply_tile<Units>(score, block.query + row * block.query_stride, block.query_stride, right,
+                                     block.query_depth);
+                weigh_tile<Units, LEVEL, STRENGTH_BY_ROW>(score, state, row, key, block.scale_log2, block.keys,
+                                                          running);
+            }
+        }
+        for (int64_t done = 0; done < block.value_vectors; done += TILE_VECTORS) {
+            const int64_t left = block.value_vectors - done, vectors = left < TILE_VECTORS ? left : TILE_VECTORS;
+            const unit* panel = block.value + block.value_depth * done * LANES + start / Units::DEPTH * vectors * LANES;
+            for (int row = 0; row < tile_rows; row += TILE_ROWS) {
+                const int64_t seen = state.visible[row + TILE_ROWS - 1] - start;
+                if (seen <= 0) continue;
+                accumulate<Units>(vectors, running.output + row * running.output_stride + done * LANES,
+                                  running.output_stride, running.weights + row * running.weights_stride,
+                                  running.weights_stride, panel, units_of<Units>(seen < KEY_BLOCK ? seen : KEY_BLOCK));
+            }
+        }
+    }
+}
+
+template <class Units, int DTYPE>
+class Prefill {
+  public:
+    explicit Prefill(const rls_call& call)
+        : call_(call),
+          group_(call.query_heads / call.kv_heads),
+          blocks_((call.query_length + BLOCK_ROWS - 1) / BLOCK_ROWS),
+          keys_(round_up(call.key_length, KEY_BLOCK)),
+          query_stride_(round_up(units_of<Units>(call.head_dim), LANES)),
+          value_width_(round_up(call.value_dim, LANES)),
+          key_units_(keys_ * units_of<Units>(call.head_dim)),
+          value_units_(units_of<Units>(keys_) * value_width_),
+          floors_(call.eps > 0 ? (call.is_causal ? blocks_ : 1) : 0) {}
+
+    int32_t run() {
+        const int64_t heads = call_.batch * call_.kv_heads;
+        const int64_t packed = (key_units_ + value_units_) * static_cast<int64_t>(sizeof(unit));
+        const int64_t for_memory = PACKED_BYTES / packed, tasks = group_ * blocks_;
+        const int64_t for_threads = (call_.threads + tasks - 1) / tasks;
+        const int64_t wave = smaller(heads, larger(for_memory, for_threads));
+        const Workspace<unit> key(wave * key_units_), value(wave * value_units_);
+        const Workspace<float> key_rows(wave * group_ * key_rows_size());
+        const Workspace<float> floors(wave * group_ * floors_ * floor_size() + 1);
+        const Workspace<char> scratch(call_.threads * scratch_size());
+        if (!key || !value || !key_rows || !floors || !scratch) return RLS_OUT_OF_MEMORY;
+        key_ = key + 0, value_ = value + 0, key_rows_ = key_rows + 0, floor_values_ = floors + 0,
+        scratch_ = scratch + 0;
+        for (first_head_ = 0; first_head_ < heads; first_head_ += wave) {
+            const int64_t here = smaller(wave, heads - first_head_);
+            const int64_t chunks = keys_ / KEY_BLOCK;
+            parallel_for(call_.threads, here * (chunks + group_), [&](int64_t i, int) {
+                if (i < here * group_) prepare_head(i);
+                else pack((i - here * group_) / chunks, (i - here * group_) % chunks * KEY_BLOCK);
+            });
+            parallel_for(call_.threads, here * tasks, [&](int64_t i, int slot) {
+                // Last blocks first: under a causal mask they are the longest.
+                attend(i / blocks_, blocks_ - 1 - i % blocks_, slot);
+            });
+        }
+        return RLS_OK;
+    }
+
+  private:
+    // A scratch slot: query units, weights, output, a floor's values, then the state.
+    int64_t weights_stride() const { return units_of<Units>(KEY_BLOCK); }
+    int64_t scratch_size() const {
+        const int64_t row = query_stride_ + weights_stride() + value_width_;
+        return round_up(BLOCK_ROWS * row * 4 + value_width_ * 4 + static_cast<int64_t>(sizeof(RowState)), 64);
+    }
+
+    // A floor in memory: a line for its two scalars, then its values.
+    int64_t key_rows_size() const { return KeyRows::size(keys_); }
+    int64_t floor_size() const { return LANES + value_width_; }
+    Floor load_floor(int64_t head, int64_t index) const {
+        float* at = floor_values_ + (head * floors_ + index) * floor_size();
+        return {at[0], at[1], at + LANES, value_width_};
+    }
+
+    // Packs keys [start, start + KEY_BLOCK) of the wave's key-value head `local`, and their values.
+    void pack(int64_t local, int64_t start) const {
+        const int64_t batch = (first_head_ + local) / call_.kv_heads, head = (first_head_ + local) % call_.kv_heads;
+        const int64_t end = smaller(length_of(call_, batch), start + KEY_BLOCK);
+        if (start >= end) return;
+        const int64_t depth = units_of<Units>(call_.head_dim);
+        for (int64_t key = start; key < end; key += TILE)
+            pack_rows_as_lanes<Units, DTYPE>(
+                key_ + local * key_units_ + key * depth, row_of<DTYPE>(call_.key, batch, head, key),
+                call_.key.length_stride * ELEMENT_BYTES<DTYPE>, smaller(TILE, end - key), call_.head_dim);
+        const char* row = row_of<DTYPE>(call_.value, batch, head, start);
+        for (int64_t dim = 0; dim < value_width_; dim += TILE) {
+            const int64_t width = smaller(TILE, value_width_ - dim);
+            pack_rows_as_depth<Units, DTYPE>(
+                value_ + local * value_units_ + units_of<Units>(keys_) * dim + start / Units::DEPTH * width, width,
+                units_of<Units>(KEY_BLOCK), row + dim * ELEMENT_BYTES<DTYPE>,
+                call_.value.length_stride * ELEMENT_BYTES<DTYPE>, end - start, call_.value_dim - dim);
+        }
+    }
+
+    // The steering rows of the wave's query head `local`, and its eps sums up to where each block of queries begins.
+    void prepare_head(int64_t local) const {
+        const auto [batch, head] = query_head(local);
+        const int64_t length = length_of(call_, batch);
+        float* rows = key_rows_ + local * key_rows_size();
+        const float strength = by_row() ? 1.0f : *strength_of(call_, batch, head);
+        steer_keys(rows, keys_, bias_of(call_, batch, head), strength, length);
+        if (!floors_) return;
+        Floor floor = load_floor(local, 0);
+        floor.clear();
+        int64_t done = 0;
+        for (int64_t i = 0;; ++i) {
+            const int64_t to = call_.is_causal ? visible_to(call_, i * BLOCK_ROWS, length) : length;
+            floor.take<DTYPE>(rows, row_of<DTYPE>(call_.value, batch, head / group_, 0),
+                              call_.value.length_stride * ELEMENT_BYTES<DTYPE>, call_.value_dim, done, to);
+            done = to;
+            floor.values[-LANES] = floor.shift;
+            floor.values[1 - LANES] = floor.weight;
+            if (i + 1 == floors_) return;
+            Floor next = load_floor(local, i + 1);
+            next.copy(floor);
+            floor = next;
+        }
+    }
+
+    void attend(int64_t local, int64_t index, int slot) const {
+        const auto [batch, head] = query_head(local);
+        char* scratch = scratch_ + slot * scratch_size();
+        RowState& state = *reinterpret_cast<RowState*>(scratch);
+        unit* query = reinterpret_cast<unit*>(scratch + sizeof(RowState));
+        unit* weights = query + BLOCK_ROWS * query_stride_;
+        float* output = reinterpret_cast<float*>(weights + BLOCK_ROWS * weights_stride());
+
+        const int64_t first = index * BLOCK_ROWS, length = length_of(call_, batch);
+        const int rows = static_cast<int>(smaller(BLOCK_ROWS, call_.query_length - first));
+        state.clear();
+        memset(output, 0, static_cast<size_t>(BLOCK_ROWS * value_width_) * sizeof(float));
+        for (int r = 0; r < BLOCK_ROWS; ++r) {
+            // Rows past the last one repeat it, so that a tile is always whole.
+            const int64_t row = first + smaller(r, rows - 1);
+            pack_row<Units, DTYPE>(query + r * query_stride_, query_stride_,
+                                   row_of<DTYPE>(call_.query, batch, head, row), call_.head_dim);
+            state.visible[r] = visible_to(call_, row, length);
+            state.strength[r] = strength_of(call_, batch, head)[row * call_.strength_query_stride];
+        }
+
+        const int64_t kv = local / group_;
+        const Block block{query,
+                          query_stride_,
+                          units_of<Units>(call_.head_dim),
+                          key_ + kv * key_units_,
+                          value_ + kv * value_units_,
+                          units_of<Units>(keys_),
+                          value_width_ / LANES,
+                          KeyRows(key_rows_ + local * key_rows_size(), keys_),
+                          call_.scale * LOG2_E,
+                          rows};
+        sweep(block, state, {output, value_width_, weights, weights_stride(), 0});
+
+        finish(batch, head, first, rows, block.keys, state, output,
+               floors_ ? floor_values_ + (local * floors_ + (call_.is_causal ? index : 0)) * floor_size() : nullptr);
+    }
+
+    void sweep(const Block& block, RowState& state, const Running& running) const {
+        const int level = call_.want_rows == RLS_ALL_ROWS ? STATISTICS : call_.eps > 0 ? BOTH : STEERED;
+        if (by_row()) {
+            if (level == STATISTICS) sweep_keys<Units, STATISTICS, true>(block, state, running);
+            else sweep_keys<Units, STEERED, true>(block, state, running);
+        } else if (level == STATISTICS) sweep_keys<Units, STATISTICS, false>(block, state, running);
+        else if (level == BOTH) sweep_keys<Units, BOTH, false>(block, state, running);
+        else sweep_keys<Units, STEERED, false>(block, state, running);
+    }
+
+    // `stored` is the floor where the block begins, or null; it moves on row by row, as each row sees more keys.
+    void finish(int64_t batch, int64_t head, int64_t first, int rows, const KeyRows& keys, RowState& state,
+                float* output, const float* stored) const {
+        const int64_t length = length_of(call_, batch);
+        Floor floor{0, 0, output + BLOCK_ROWS * value_width_, value_width_};
+        if (stored) {
+            floor.shift = stored[0], floor.weight = stored[1];
+            memcpy(floor.values, stored + LANES, static_cast<size_t>(value_width_) * sizeof(float));
+        }
+        int64_t done = call_.is_causal ? visible_to(call_, first, length) : length;
+        for (int r = 0; r < rows; ++r) {
+            float* row = output + r * value_width_;
+            const int64_t query = first + r, visible = state.visible[r];
+            if (visible == 0) {
+                write_unseen(call_, batch, head, query, row, value_width_);
+                continue;
+            }
+            if (stored && visible > done) {
+                floor.take<DTYPE>(keys.logit, row_of<DTYPE>(call_.value, batch, head / group_, 0),
+                                  call_.value.length_stride * ELEMENT_BYTES<DTYPE>, call_.value_dim, done, visible);
+                done = visible;
+            }
+            const RowSums sums = state.sums_of(r, keys.lowest, state.strength[r] * LOG2_E);
+            finish_output(row, value_width_, call_.eps, sums, stored ? &floor : nullptr);
+            write_output(call_, batch, head, query, row);
+            if (call_.rows) write_rows(call_, batch, head, query, sums, stored ? &floor : nullptr);
+        }
+    }
+
+    bool by_row() const { return call_.strength_query_stride != 0; }
+
+    struct QueryHead {
+        int64_t batch, head;
+    };
+    QueryHead query_head(int64_t local) const {
+        const int64_t kv = first_head_ + local / group_;
+        return {kv / call_.kv_heads, kv % call_.kv_heads * group_ + local % group_};
+    }
+
+    const rls_call& call_;
+    const int64_t group_, blocks_, keys_, query_stride_, value_width_, key_units_, value_units_, floors_;
+    // Of the wave that is standing.
+    int64_t first_head_ = 0;
+    unit *key_ = nullptr, *value_ = nullptr;
+    float *key_rows_ = nullptr, *floor_values_ = nullptr;
+    char* scratch_ = nullptr;
+};
+
+template <class Units, int DTYPE>
+int32_t prefill(const rls_call& call) {
+    return Prefill<Units, DTYPE>(call).run();
+}
+
+}  // namespace rls::RLS_ISA

@@ -1,0 +1,131 @@
+"""Tensors in, kernel calls out: strides and pointers, and the cases that take more than one pass over the keys."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rls_kernels.cpu import library as lib
+
+# The one-pass kernel divides an unsteered weight out of a steered one, which float32 can do while strength * bias
+# spans no more than this many powers of two: 24 bits of the weight itself must stay above 2^-126.
+_ONE_PASS_RANGE = 96.0
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What every call takes; shapes as in ``attention.steered_attention``."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    bias: Tensor
+    strength: Tensor
+    key_lengths: Tensor | None
+    scale: float
+    is_causal: bool
+
+    def __post_init__(self) -> None:
+        for name in ("query", "key", "value"):
+            object.__setattr__(self, name, _dense(getattr(self, name)))
+        for name in ("bias", "strength"):
+            object.__setattr__(self, name, _dense(getattr(self, name).float()))
+        if self.key_lengths is not None:
+            object.__setattr__(self, "key_lengths", self.key_lengths.to(torch.int32).contiguous())
+
+    @property
+    def row_shape(self) -> tuple[int, int, int]:
+        return self.query.shape[0], self.query.shape[1], self.query.shape[2]
+
+    @property
+    def is_decode(self) -> bool:
+        """Few query rows a key-value head: the kernel streams the keys, and needs no second pass for anything."""
+        return self.query.shape[1] // self.key.shape[1] * self.query.shape[2] <= lib.DECODE_ROWS
+
+    def call(self, eps: float, out: Tensor, want: int, rows: Tensor | None) -> lib.Call:
+        """The C struct; the tensors must outlive it."""
+        batch, query_heads, query_length = self.row_shape
+        return lib.Call(
+            batch=batch,
+            query_heads=query_heads,
+            kv_heads=self.key.shape[1],
+            query_length=query_length,
+            key_length=self.key.shape[2],
+            head_dim=self.query.shape[3],
+            value_dim=self.value.shape[3],
+            dtype=lib.DTYPES[self.query.dtype],
+            out_dtype=lib.DTYPES[out.dtype],
+            is_causal=self.is_causal,
+            want_rows=want,
+            threads=torch.get_num_threads(),
+            is_decode=self.is_decode,
+            scale=self.scale,
+            eps=eps,
+            query=lib.view(self.query),
+            key=lib.view(self.key),
+            value=lib.view(self.value),
+            out=lib.view(out),
+            bias=self.bias.data_ptr(),
+            bias_batch_stride=_stride(self.bias, 0),
+            bias_head_stride=_stride(self.bias, 1),
+            strength=self.strength.data_ptr(),
+            strength_batch_stride=_stride(self.strength, 0),
+            strength_head_stride=_stride(self.strength, 1),
+            strength_query_stride=_stride(self.strength, 2),
+            key_lengths=None if self.key_lengths is None else self.key_lengths.data_ptr(),
+            rows=None if rows is None else rows.data_ptr(),
+        )
+
+
+def forward(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tensor]:
+    """Output in query's dtype, and float32 rows [ROWS, B, Hq, Lq] (no planes where ``want`` is NO_ROWS)."""
+    unsteered_too = eps > 0 or want == lib.ALL_ROWS
+    if unsteered_too and not operands.is_decode and not _fits_one_pass(operands):
+        return _in_passes(operands, eps, want)
+    return _one_pass(operands, eps, want, operands.query.dtype)
+
+
+def _fits_one_pass(operands: Operands) -> bool:
+    bias, strength = operands.bias, operands.strength
+    if strength.shape[2] > 1:
+        return False
+    span = float(strength.abs().amax() * (bias.amax() - bias.amin()))
+    return span / math.log(2) <= _ONE_PASS_RANGE
+
+
+def _one_pass(operands: Operands, eps: float, want: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    out = torch.empty(*operands.row_shape, operands.value.shape[3], dtype=dtype)
+    rows = torch.empty(lib.ROWS if want else 0, *operands.row_shape)
+    lib.library().forward(operands.call(eps, out, want, rows if want else None))
+    return out, rows
+
+
+def _in_passes(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tensor]:
+    """The same from a steered pass, an unsteered one and, for eps, one without scores.
+
+    With r = sum A w and W = sum w over the visible keys, out = (r steered + eps W floor) / (r + eps W), where
+    ``floor`` is the mean of v under the weights w alone: attention with a scale of 0.
+    """
+    steered, rows = _one_pass(operands, 0.0, lib.ALL_ROWS, torch.float32)
+    _, plain = _one_pass(replace(operands, strength=torch.zeros(1, 1, 1)), 0.0, lib.ALL_ROWS, torch.float32)
+    for plane, source in ((lib.LSE, lib.LSE_STEERED), (lib.ENTROPY, lib.ENTROPY), (lib.MEAN_BIAS, lib.MEAN_BIAS)):
+        rows[plane] = plain[source]
+    log_ratio = rows[lib.LSE_STEERED] - rows[lib.LSE]
+    rows[lib.LOG_NORMALISER] = log_ratio
+    if eps > 0:
+        floor, floor_rows = _one_pass(replace(operands, scale=0.0), 0.0, lib.NORMALISERS, torch.float32)
+        log_floor = floor_rows[lib.LSE_STEERED] + math.log(eps)
+        rows[lib.LOG_NORMALISER] = torch.logaddexp(log_ratio, log_floor)
+        steered = torch.lerp(floor, steered, torch.sigmoid(log_ratio - log_floor)[..., None])
+    return steered.to(operands.query.dtype), rows if want else rows[:0]
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+
+
+def _stride(tensor: Tensor, axis: int) -> int:
+    return tensor.stride(axis) if tensor.shape[axis] > 1 else 0

@@ -1,0 +1,116 @@
+"""The compiled library behind its C ABI: structs that mirror csrc/call.h, and one Python function an entry point."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rls_kernels.cpu import build
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+NO_ROWS, NORMALISERS, ALL_ROWS = range(3)
+LSE, LSE_STEERED, ENTROPY, ENTROPY_STEERED, MEAN_BIAS, LOG_NORMALISER, ROWS = range(7)
+
+# Up to this many query rows a key-value head, the keys are streamed unpacked and split over threads.
+DECODE_ROWS = 16
+
+
+class _TensorView(ctypes.Structure):
+    _fields_ = (
+        ("data", c_void_p),
+        ("batch_stride", c_int64),
+        ("head_stride", c_int64),
+        ("length_stride", c_int64),
+    )
+
+
+class Call(ctypes.Structure):
+    """``rls_call`` of csrc/call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "query_heads", "kv_heads", "query_length", "key_length")),
+        *((name, c_int64) for name in ("head_dim", "value_dim")),
+        *((name, c_int32) for name in ("dtype", "out_dtype", "is_causal", "want_rows", "threads", "is_decode")),
+        ("scale", c_float),
+        ("eps", c_float),
+        *((name, _TensorView) for name in ("query", "key", "value", "out")),
+        ("bias", c_void_p),
+        ("bias_batch_stride", c_int64),
+        ("bias_head_stride", c_int64),
+        ("strength", c_void_p),
+        ("strength_batch_stride", c_int64),
+        ("strength_head_stride", c_int64),
+        ("strength_query_stride", c_int64),
+        ("key_lengths", c_void_p),
+        ("rows", c_void_p),
+    )
+
+
+class Gradient(ctypes.Structure):
+    """``rls_gradient`` of csrc/call.h."""
+
+    _fields_ = (
+        ("call", Call),
+        *((name, _TensorView) for name in ("grad_out", "grad_query", "grad_key", "grad_value")),
+        *((name, c_void_p) for name in ("delta", "gamma", "grad_bias", "grad_strength")),
+    )
+
+
+class Library:
+    """The loaded library; ``compile_seconds`` is what building or finding it took."""
+
+    def __init__(self, sanitize: bool = False) -> None:
+        began = time.perf_counter()
+        self._c = ctypes.CDLL(str(build.build(sanitize)))
+        self.compile_seconds = time.perf_counter() - began
+        self._c.rls_isa_name.restype = c_char_p
+        for name in ("rls_call_size", "rls_gradient_size"):
+            getattr(self._c, name).restype = c_int64
+        sizes = (self._c.rls_call_size(), self._c.rls_gradient_size())
+        if sizes != (ctypes.sizeof(Call), ctypes.sizeof(Gradient)):
+            raise build.BuildError(f"csrc/call.h and library.py disagree: the structs take {sizes} bytes in C++")
+        self._c.rls_forward.argtypes = [c_char_p, POINTER(Call)]
+
+    def isas(self) -> list[str]:
+        """Instruction sets that this CPU runs, best first."""
+        names: list[str] = []
+        while name := self._c.rls_isa_name(len(names)):
+            names.append(name.decode())
+        return names
+
+    def isa(self) -> str:
+        """The instruction set in use: the best, or the one that RLS_CPU_ISA names. Raises BuildError for another."""
+        isas = self.isas()
+        wanted = os.environ.get("RLS_CPU_ISA") or isas[0]
+        if wanted not in isas:
+            raise build.BuildError(f"RLS_CPU_ISA: wanted one of {', '.join(isas)} on this CPU; got {wanted!r}")
+        return wanted
+
+    def forward(self, call: Call) -> None:
+        """Run the forward kernel, on torch's number of threads. Raises MemoryError."""
+        _raise_for(self._c.rls_forward(self.isa().encode(), ctypes.byref(call)))
+
+
+def _raise_for(status: int) -> None:
+    if status == 1:
+        raise MemoryError("rls_kernels.cpu: no memory for the packed keys and values")
+    if status:
+        raise RuntimeError(f"rls_kernels.cpu: the kernel returned status {status}")
+
+
+@cache
+def library() -> Library:
+    """The library of this process, compiled and loaded on the first call. RLS_CPU_SANITIZE=1 loads a checked build."""
+    return Library(sanitize=os.environ.get("RLS_CPU_SANITIZE") == "1")
+
+
+def view(tensor: Tensor) -> Any:
+    """A 4-d tensor whose last axis is dense."""
+    return _TensorView(tensor.data_ptr(), *tensor.stride()[:3])
