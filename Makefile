@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup bench test test-slow lint clean
+.PHONY: setup bench test test-slow lint asv clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Latency and error of this commit on this machine, kept under results/asv.
+ASV_MACHINE ?= laptop
+asv: setup
+	$(BIN)/asv machine --machine $(ASV_MACHINE) --yes
+	$(BIN)/asv run --machine $(ASV_MACHINE) --set-commit-hash $$(git rev-parse HEAD) --record-samples
 
 clean:
 	rm -rf $(VENV) .asv

@@ -43,7 +43,8 @@ def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
     problem = shown[0].problem
     result = Table(
         box=SIMPLE_HEAD,
-        pad_edge=False,
+        show_edge=False,
+        padding=0,
         title=f"{problem.name}: {problem.title}" if problem.name else problem.title,
         title_justify="left",
         caption=None if noise_floor is None else f"noise floor {noise_floor:.1%}: a smaller difference is none",
