@@ -35,6 +35,7 @@ class Prefill:
         from pathlib import Path
 
         import torch
+
         from rls_bench import runner
         from rls_bench.problem import Problem
 

@@ -1,0 +1,1 @@
+"""asv suites: thin, since the runner measures."""
