@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from rls_bench.cli import choose, compare, doctor, inspect, profile, run, show, sweep
+from rls_bench.cli import choose, compare, conformance, doctor, inspect, profile, run, show, sweep
 from rls_bench.cli import list as listing
 from rls_bench.errors import RlsBenchError
 
@@ -31,6 +31,7 @@ app.command("show")(show.show)
 app.command("doctor")(doctor.doctor)
 app.command("choose")(choose.choose)
 app.command("compare")(compare.compare)
+app.command("conformance")(conformance.conformance)
 app.command("profile")(profile.profile)
 app.command("inspect")(inspect.inspect)
 app.command("sweep")(sweep.sweep)

@@ -1,0 +1,43 @@
+"""``rls-bench conformance``: exit codes for right, wrong and cannot run."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from rls_bench.cli.app import app
+from rls_bench.errors import BackendUnavailable, UnknownBackend
+
+
+def invoke(name: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["conformance", name])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_a_right_backend_ends_with_0() -> None:
+    code, text = invoke("faulty_backends:RIGHT")
+    assert code == 0
+    assert "0 not conforming" in text
+
+
+def test_a_wrong_backend_ends_with_1_and_names_the_case() -> None:
+    code, text = invoke("faulty_backends:FORGETS_MASK")
+    assert code == 1
+    assert any(line.startswith("wrong") and "causal over a cache" in line for line in text.splitlines())
+
+
+def test_what_is_no_backend_ends_with_1() -> None:
+    code, text = invoke("faulty_backends:NO_BACKEND")
+    assert code == 1
+    assert "wanted an instance of a Backend subclass" in text
+
+
+def test_what_cannot_be_had_raises() -> None:
+    with pytest.raises(UnknownBackend, match="MODULE:ATTRIBUTE"):
+        invoke("nope")
+    with pytest.raises(BackendUnavailable, match="no_such_module"):
+        invoke("no_such_module:BACKEND")
+    with pytest.raises(BackendUnavailable, match="CUDA"):
+        invoke("sdpa-cudnn")

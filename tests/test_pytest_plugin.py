@@ -1,0 +1,104 @@
+"""The pytest plugin in sessions of its own: cells agree first, slower runs fail the comparison, others stay out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+CELLS = """
+def test_cell(benchmark, steered_cell):
+    benchmark.pedantic(steered_cell, rounds=5)
+"""
+# A backend as a user has it under work: right or wrong, quick or slow, as an environment variable says.
+MINE = """
+import os, time
+from faulty_backends import ForgetsMask, Right
+
+class Mine(Right):
+    name = summary = "mine"
+    def supports(self, problem):
+        answer = super().supports(problem)
+        return answer if problem.name in ("plain", "padded", "statistics") else type(answer)(False, "one is enough")
+    def attend(self, inputs):
+        time.sleep(float(os.environ.get("MINE_SECONDS", "0.002")))
+        return super().attend(inputs)
+
+class Wrong(ForgetsMask):
+    name = summary = "wrong"
+
+MINE, WRONG = Mine(), Wrong()
+"""
+BENCHMARK = ("--benchmark-only", "--steered-suite=smoke", "-p", "no:cacheprovider", "-p", "no:xdist")
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A user's folder with a backend of their own and the test of two lines that the plugin's docstring shows."""
+    pytester.makepyfile(mine=MINE, test_cells=CELLS)
+    pytester.syspathinsert()
+    # For sessions in a process of their own.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    return pytester
+
+
+def test_without_benchmark_only_the_cells_stay_out(project: pytest.Pytester) -> None:
+    project.makepyfile(test_other="def test_other(): pass")
+    result = project.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, deselected=1)
+
+
+def test_cells_are_measured_after_they_agreed(project: pytest.Pytester) -> None:
+    result = project.runpytest_inprocess(
+        *BENCHMARK, "--steered-backend=mine:MINE", "--steered-backend=mine:WRONG", "--benchmark-json=out.json", "-rs"
+    )
+    found = json.loads((project.path / "out.json").read_text())["benchmarks"]
+    mine = [entry for entry in found if entry["extra_info"]["backend"] == "mine:MINE"]
+    assert len(mine) == 2
+    assert all(entry["stats"]["min"] >= 0.002 and entry["extra_info"]["error"] < 1e-5 for entry in mine)
+    # The wrong one is timed where it is right, and fails without a time where it isn't.
+    result.stdout.fnmatch_lines(["*mine:WRONG on * padded: error is * the floor*"])
+    assert not any("padded" in entry["name"] and "WRONG" in entry["name"] for entry in found)
+    result.stdout.fnmatch_lines(["*SKIPPED*gives no statistics*"])
+    assert result.ret == 1
+
+
+@pytest.mark.slow
+def test_a_slower_run_fails_the_comparison_and_the_same_does_not(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = (*BENCHMARK, "--steered-backend=mine:MINE")
+    compare = ("--benchmark-compare", "--benchmark-compare-fail=min:60%")
+    assert project.runpytest_subprocess(*one, "--benchmark-autosave").ret == 0
+    assert project.runpytest_subprocess(*one, *compare).ret == 0
+    monkeypatch.setenv("MINE_SECONDS", "0.02")
+    slower = project.runpytest_subprocess(*one, *compare)
+    assert slower.ret == 1
+    slower.stderr.fnmatch_lines(["*Performance has regressed*"])
+
+
+def test_a_suite_that_nobody_knows_is_a_usage_error(project: pytest.Pytester) -> None:
+    result = project.runpytest_inprocess("--benchmark-only", "--steered-suite=nope")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--steered-suite: wanted one of*got 'nope'*"])
+
+
+def test_a_backend_of_ones_own_is_checked_by_the_fixture(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_right(steered_backend):
+            assert steered_backend("faulty_backends:RIGHT").name == "right"
+
+        def test_wrong(steered_backend):
+            steered_backend("faulty_backends:FORGETS_MASK")
+
+        def test_not_here(steered_backend):
+            steered_backend("sdpa-cudnn")
+        """
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-rs")
+    result.assert_outcomes(passed=1, failed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*faulty_backends:FORGETS_MASK does not conform:", "*causal: wrong:*"])
