@@ -22,7 +22,7 @@ class Triton(Backend):
 
     name = "triton"
     summary = "our fused Triton kernels: bias as the first value of the score accumulator"
-    kernels = ("prefill_kernel", "floored_kernel")
+    kernels = ("prefill_kernel", "floored_kernel", "decode_kernel")
 
     def available(self) -> Support:
         """Triton, and CUDA or else its interpreter, which a worker process is started with."""
@@ -31,11 +31,9 @@ class Triton(Backend):
         return YES if torch.cuda.is_available() else Support(True, _INTERPRETED)
 
     def supports(self, problem: Problem) -> Support:
-        """Every mask, layout, eps and statistic; head dims up to 256."""
+        """Every mask, layout, eps, statistic and gradient; head dims up to 256."""
         if max(problem.head_dim, problem.value_dim) > _WIDEST_HEAD:
             return no(f"head dims go up to {_WIDEST_HEAD}")
-        if problem.requires_grad:
-            return no("forward only")
         return YES
 
     def measurable(self) -> Support:

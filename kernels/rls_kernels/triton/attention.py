@@ -1,10 +1,13 @@
-"""Steered attention by our Triton kernels, as one function."""
+"""Steered attention by our Triton kernels, as differentiable operators that torch.compile takes in whole."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from rls_kernels.triton.launch import forward
+from rls_kernels.triton import launch
 
 
 def steered_attention(
@@ -27,18 +30,111 @@ def steered_attention(
     a multiple of Hkv. bias is float32 [B or 1, Hq or 1, Lk], strength float32 [B or 1, Hq or 1, Lq or 1], key_lengths
     int32 [B]. Returns the output [B, Hq, Lq, Dv] in query's dtype, and float32 [5, B, Hq, Lq]: lse, lse_steered,
     entropy, entropy_steered and KL, empty unless asked for. ``scale`` is positive. Arguments are not checked here.
+
+    Gradients flow to query, key, value, bias and strength through the output; the statistics have none.
     """
-    out, _, _, stats = forward(
-        query,
-        key,
-        value,
-        bias,
-        strength,
-        key_lengths,
-        scale=scale,
-        eps=eps,
-        is_causal=is_causal,
-        return_stats=return_stats,
-        allow_tf32=allow_tf32,
+    out, _, _, stats = steered_forward(
+        query, key, value, bias, strength, key_lengths, scale, eps, is_causal, return_stats, allow_tf32
     )
     return out, stats
+
+
+@torch.library.custom_op("rls_kernels::steered_forward", mutates_args=())
+def steered_forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    key_lengths: Tensor | None,
+    scale: float,
+    eps: float,
+    is_causal: bool,
+    return_stats: bool,
+    allow_tf32: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """out, lse, norm and stats of ``launch.Forward``."""
+    call = launch.Call(query, key, value, bias, strength, key_lengths, scale, eps, is_causal, allow_tf32)
+    return tuple(launch.forward(call, return_stats))  # type: ignore[return-value]
+
+
+@steered_forward.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    key_lengths: Tensor | None,
+    scale: float,
+    eps: float,
+    is_causal: bool,
+    return_stats: bool,
+    allow_tf32: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, heads, length, _ = query.shape
+    rows = (batch, heads, length)
+    return (
+        query.new_empty((*rows, value.shape[3])),
+        query.new_empty(rows, dtype=torch.float32),
+        query.new_empty(rows if eps else (0,), dtype=torch.float32),
+        query.new_empty((5, *rows) if return_stats else (0,), dtype=torch.float32),
+    )
+
+
+@torch.library.custom_op("rls_kernels::steered_backward", mutates_args=())
+def steered_backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    key_lengths: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    norm: Tensor,
+    gradient: Tensor,
+    scale: float,
+    eps: float,
+    is_causal: bool,
+    allow_tf32: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of query, key, value, bias and strength for ``gradient`` = dout."""
+    call = launch.Call(query, key, value, bias, strength, key_lengths, scale, eps, is_causal, allow_tf32)
+    return tuple(launch.backward(call, launch.Forward(out, lse, norm, norm), gradient))  # type: ignore[return-value]
+
+
+@steered_backward.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    key_lengths: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    norm: Tensor,
+    gradient: Tensor,
+    scale: float,
+    eps: float,
+    is_causal: bool,
+    allow_tf32: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tensors = (query, key, value, bias, strength)
+    return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)  # type: ignore[return-value]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.scale, ctx.eps, ctx.is_causal, _, ctx.allow_tf32 = inputs
+    out, lse, norm, stats = output
+    ctx.save_for_backward(*tensors, out, lse, norm)
+    ctx.mark_non_differentiable(lse, norm, stats)
+
+
+def _differentiate(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Any, ...]:
+    gradients = steered_backward(*ctx.saved_tensors, gradient, ctx.scale, ctx.eps, ctx.is_causal, ctx.allow_tf32)
+    return *gradients, None, None, None, None, None, None
+
+
+steered_forward.register_autograd(_differentiate, setup_context=_save)

@@ -3,29 +3,70 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """How one kernel is cut up: queries and keys a block, warps, pipeline stages, and partial sums kept of a row."""
+    """How one kernel is cut up.
+
+    ``block_m`` queries and ``block_n`` keys a block; ``partials`` partial sums are kept of a row. With ``sums_by_dot``
+    the matrix unit sums the rows of the weights, at the price of one more narrow tile: where instructions run out
+    before tensor throughput does.
+    """
 
     block_m: int
     block_n: int
     num_warps: int
     num_stages: int
     partials: int = 8
+    sums_by_dot: bool = False
+
+    def constants(self) -> dict[str, Any]:
+        """Block sizes, warps and stages as every kernel's launch takes them."""
+        return {
+            "BLOCK_M": self.block_m,
+            "BLOCK_N": self.block_n,
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+        }
 
 
-def prefill(arch: int, head_dim: int, element_bytes: int) -> Configuration:
-    """The configuration of the prefill kernels; ``arch`` is 80 for sm_80, ``head_dim`` the larger of D and Dv."""
+def block_width(head_dim: int) -> int:
+    """Columns of a tile that holds ``head_dim``: a power of two, and no fewer than a matrix unit takes."""
+    return max(16, 1 << (head_dim - 1).bit_length())
+
+
+def prefill(arch: int, head_dim: int, element_bytes: int, *, exact_sums: bool = False) -> Configuration:
+    """The configuration of the prefill kernels; ``arch`` is 80 for sm_80, ``head_dim`` the larger of D and Dv.
+
+    ``exact_sums`` asks for row sums of weights that no dot has rounded, as statistics and eps need.
+    """
     # tcgen05 gives each thread a whole row; one partial sum is all there is to keep.
     partials = 1 if arch == 100 else 8
     if element_bytes == 4:
         # Full float32 runs on the ordinary pipes, and its tiles are twice as wide.
         return Configuration(64 if head_dim <= 64 else 32, 32 if head_dim <= 128 else 16, 4, 2, partials)
+    if head_dim > 128:
+        return Configuration(64, 32, 4, 2, partials)
     warps = 4 if arch == 100 else 8
-    if head_dim <= 128:
-        return Configuration(128, 64, warps, 2, partials)
-    return Configuration(64, 32, 4, 2, partials)
+    if arch in (80, 90, 100) and not exact_sums:
+        return Configuration(128, 64, warps, 2, partials=16, sums_by_dot=True)
+    return Configuration(128, 64, warps, 2, partials)
+
+
+def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:
+    """The configuration of the decode kernels; ``block_m`` is the most rows (queries × group heads) of one tile."""
+    keys = 64 if head_dim * element_bytes <= 256 else 32
+    return Configuration(64, keys, num_warps=4, num_stages=2 if head_dim * element_bytes > 256 else 3)
+
+
+def backward(arch: int, head_dim: int, element_bytes: int) -> Configuration:
+    """The configuration of the backward kernels."""
+    if element_bytes == 4:
+        return Configuration(32, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=1)
+    if head_dim <= 64:
+        return Configuration(64, 64, num_warps=4, num_stages=2)
+    return Configuration(64, 64 if head_dim <= 128 else 32, num_warps=8, num_stages=1)

@@ -227,7 +227,7 @@ def floored_kernel(
         weight_shift = new_weight_shift
 
     row_shift = tl.full([BLOCK_M], 0.0, tl.float32) + weight_shift
-    for start_n in tl.range(full, end, BLOCK_N):
+    for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
         logit_bias, hidden_bias, visible = _hidden_bias(
             start_n, limit, last_key, key_rows, bias_ptr, stride_bias_n, strength_2, CAUSAL, PER_QUERY
         )
@@ -250,7 +250,7 @@ def floored_kernel(
     shared = tl.exp2(weight_shift - row_shift) * eps
     out = out / plain_total[:, None] + shared[:, None] * (tl.sum(weighted_value, 0) / EPS_ROWS)[None, :]
     mass = steered_total / plain_total + shared * weight_sum
-    for start_n in tl.range(full, end, BLOCK_N):
+    for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
         logit_bias, hidden_bias, visible = _hidden_bias(
             start_n, limit, last_key, key_rows, bias_ptr, stride_bias_n, strength_2, CAUSAL, PER_QUERY
         )

@@ -18,6 +18,7 @@ from rls_kernels.triton.tiles import (
     dot,
     finite,
     key_range,
+    key_row,
     load_row,
     load_tile,
     store_stats,
@@ -71,6 +72,7 @@ def _attend(
     BIAS_FIRST: tl.constexpr,
     PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
+    SUM_BY_DOT: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """Take one block of keys into the running rows; MASKED blocks are those that some query sees only in part."""
@@ -79,7 +81,7 @@ def _attend(
     if STEERED:
         bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, MASKED)
         # [1, N], or [M, N] where λ varies with the query.
-        logit_bias = bias_factor[:, None] * bias[None, :] if PER_QUERY else (bias_factor * bias)[None, :]
+        logit_bias = bias_factor[:, None] * bias[None, :] if PER_QUERY else key_row(bias_factor * bias)
     scores = _scores(query, key, logit_bias, STEERED, BIAS_FIRST and not PER_QUERY, PRECISION)
     if MASKED:
         visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL)
@@ -112,8 +114,12 @@ def _attend(
         plain_sum = plain_sum * plain_decay[:, None] + sum_rows(plain_weights, PARTIALS)
         plain_max = new_plain_max
 
-    row_sum = row_sum * decay[:, None] + sum_rows(weights, PARTIALS)
     value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, MASKED)
+    if SUM_BY_DOT:
+        ones = tl.full([key_rows.shape[0], PARTIALS], 1.0, tl.float32).to(value.dtype)
+        row_sum = dot(weights.to(value.dtype), ones, row_sum * decay[:, None], PRECISION)
+    else:
+        row_sum = row_sum * decay[:, None] + sum_rows(weights, PARTIALS)
     out = dot(weights.to(value.dtype), value, out * decay[:, None], PRECISION)
     return out, new_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum
 
@@ -163,6 +169,7 @@ def prefill_kernel(
     BIAS_FIRST: tl.constexpr,
     PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
+    SUM_BY_DOT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -218,17 +225,18 @@ def prefill_kernel(
             out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum, query, scale_2, bias_factor,
             start_n, limit, last_key, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr,
             stride_vn, stride_vd, bias_ptr, stride_bias_n, HEAD_DIM, VALUE_DIM, CAUSAL, STEERED, PER_QUERY, STATS,
-            BIAS_FIRST, PRECISION, PARTIALS, MASKED=False,
+            BIAS_FIRST, PRECISION, PARTIALS, SUM_BY_DOT, MASKED=False,
         )  # fmt: skip
-    for start_n in tl.range(full, end, BLOCK_N):
+    for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
         out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum = _attend(
             out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum, query, scale_2, bias_factor,
             start_n, limit, last_key, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr,
             stride_vn, stride_vd, bias_ptr, stride_bias_n, HEAD_DIM, VALUE_DIM, CAUSAL, STEERED, PER_QUERY, STATS,
-            BIAS_FIRST, PRECISION, PARTIALS, MASKED=True,
+            BIAS_FIRST, PRECISION, PARTIALS, SUM_BY_DOT, MASKED=True,
         )  # fmt: skip
 
-    total = tl.sum(row_sum, 1)
+    # By dot, every column of the sum holds all of it.
+    total = tl.sum(row_sum, 1) / PARTIALS if SUM_BY_DOT else tl.sum(row_sum, 1)
     seen = total > 0
     in_range = start_m + query_rows < query_length
     row = tl.cast(batch_head, tl.int64) * query_length + start_m + query_rows

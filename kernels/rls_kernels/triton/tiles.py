@@ -25,8 +25,9 @@ def load_tile(ptr, start, stride_row, stride_column, rows, limit, columns, WIDTH
 
     The offset of ``start`` is 64 bits wide, those inside the tile 32.
     """
-    pointers = (
-        ptr + tl.cast(start, tl.int64) * stride_row + rows[:, None] * stride_row + columns[None, :] * stride_column
+    # The block's own offset is one scalar, so that a thread adds only what differs between threads.
+    pointers = (ptr + tl.cast(start, tl.int64) * stride_row) + (
+        rows[:, None] * stride_row + columns[None, :] * stride_column
     )
     if MASKED and columns.shape[0] != WIDTH:
         return tl.load(pointers, mask=(start + rows < limit)[:, None] & (columns < WIDTH)[None, :], other=0.0)
@@ -40,7 +41,7 @@ def load_tile(ptr, start, stride_row, stride_column, rows, limit, columns, WIDTH
 @triton.jit
 def load_row(ptr, start, stride, rows, limit, MASKED: tl.constexpr):
     """Elements ``start + rows`` of a vector; those at and past ``limit`` read 0 if MASKED."""
-    pointers = ptr + tl.cast(start, tl.int64) * stride + rows * stride
+    pointers = (ptr + tl.cast(start, tl.int64) * stride) + rows * stride
     if MASKED:
         return tl.load(pointers, mask=start + rows < limit, other=0.0)
     return tl.load(pointers)
@@ -81,6 +82,16 @@ def sum_rows(tile, PARTIALS: tl.constexpr):
     With as many partial sums as the matrix unit's layout spreads over threads, no thread asks another in the loop.
     """
     return tl.sum(tl.reshape(tile, [tile.shape[0], tile.shape[1] // PARTIALS, PARTIALS]), 1)
+
+
+@triton.jit
+def key_row(values):
+    """One value a key as [1, N], held where it was computed until the score tile takes it.
+
+    The maximum over an axis of one element changes no value: it keeps the compiler from moving what came before it past
+    the conversion to the score tile's layout, where it would be done once a score and not once a key.
+    """
+    return tl.max(tl.reshape(values, [values.shape[0], 1]), 1)[None, :]
 
 
 @triton.jit

@@ -57,7 +57,7 @@ def prefill(
     configuration: Configuration | None = None,
 ) -> Variant:
     """The prefill kernel, or with ``eps`` the floored one, for ``arch`` (90 for sm_90); D and Dv are ``head_dim``."""
-    chosen = configuration or configurations.prefill(arch, head_dim, _ELEMENT_BYTES[dtype])
+    chosen = configuration or configurations.prefill(arch, head_dim, _ELEMENT_BYTES[dtype], exact_sums=eps or stats)
     steered = strength_layout != "none"
     width = max(16, 1 << (head_dim - 1).bit_length())
     constexprs: dict[str, Any] = {
@@ -78,7 +78,7 @@ def prefill(
     if eps:
         constexprs["WEIGHT_BITS"] = 15 if dtype == "fp16" else 0
     else:
-        constexprs |= {"STEERED": steered, "BIAS_FIRST": dtype != "fp32"}
+        constexprs |= {"STEERED": steered, "BIAS_FIRST": dtype != "fp32", "SUM_BY_DOT": chosen.sums_by_dot}
     tensors = dict.fromkeys(("query_ptr", "key_ptr", "value_ptr"), _POINTERS[dtype])
     tensors |= {"bias_ptr": "*fp32", "strength_ptr": "*fp32", "lengths_ptr": "*i32", "out_ptr": _POINTERS[dtype]}
     tensors |= dict.fromkeys(("lse_ptr", "norm_ptr", "stats_ptr") if eps else ("lse_ptr", "stats_ptr"), "*fp32")
