@@ -177,7 +177,7 @@ def decode(call: Call, return_stats: bool, configuration: Configuration | None =
 
 
 def split_keys(key_length: int, block_n: int, programs: int, multiprocessors: int) -> tuple[int, int]:
-    """Splits of the keys and keys a split (whole blocks), so that ``programs`` × splits fill each multiprocessor twice."""
+    """Splits of the keys and keys a split (whole blocks): ``programs`` × splits fill each multiprocessor twice."""
     blocks = triton.cdiv(key_length, block_n)
     wanted = max(1, min(blocks, _MOST_SPLITS, triton.cdiv(2 * multiprocessors, programs)))
     split_length = triton.cdiv(blocks, wanted) * block_n
