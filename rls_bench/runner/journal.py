@@ -52,6 +52,7 @@ class Checked(msgspec.Struct, tag=True):
     workspace_bytes: int | None
     kernels: list[str]
     probes: dict[str, dict[str, float | str | None]]
+    fingerprint: list[float]
     measurable: bool
     note: str = ""
 

@@ -31,12 +31,17 @@ class Introduce(msgspec.Struct, tag=True):
 
 
 class Prepare(msgspec.Struct, tag=True):
-    """Draw inputs, compile, and check the output; the whole check in the first launch, a short one after that."""
+    """Draw inputs, compile, and check the output.
+
+    Without ``fingerprint`` this is the whole check of the first launch; with it, the fingerprint of the output that
+    agreed then, a later launch must only give that again. ``timed`` False: agreement is all that is wanted.
+    """
 
     problem: Problem
-    thorough: bool
+    timed: bool
     input_bytes: int
     probes: tuple[str, ...] = ()
+    fingerprint: list[float] = []
 
 
 class Sample(msgspec.Struct, tag=True):
@@ -72,6 +77,7 @@ class Prepared(msgspec.Struct, tag=True):
     workspace_bytes: int | None = None
     kernels: list[str] = []
     probes: dict[str, dict[str, float | str | None]] = {}
+    fingerprint: list[float] = []
     call_ns: int = 0
     calls_ns: int = 0
     noise: str = ""

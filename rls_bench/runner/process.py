@@ -60,6 +60,11 @@ class Worker:
         self._channel = Channel(replies_in, requests_out, messages.Reply)
         self._resources.callback(self._channel.close)
 
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
     def ask(self, request: messages.Request, timeout_seconds: float) -> messages.Reply:
         """Send ``request`` and wait for its reply; raises WorkerLost, with the worker ended, where none comes."""
         self.tell(request)
@@ -101,6 +106,10 @@ class Worker:
         code = self._process.wait()
         self._resources.close()
         return code
+
+    def hang_up(self) -> None:
+        """Close the pipe, as this process's death would; the worker ends by itself."""
+        self._channel.close()
 
     def _died(self) -> bool:
         """Whether the process is over; leaves it to be reaped, so that its group can still be ended."""

@@ -147,8 +147,9 @@ class Session:
         """Have the worker check the cell; what a call took in nanoseconds, or None where it is not to be timed."""
         if not cell.is_open:
             return None
-        thorough = cell.checked is None
-        request = messages.Prepare(cell.problem, thorough, self._plan.input_bytes, self._plan.probes)
+        measurable = crew.measurable.get(cell.label, messages.Verdict(True))
+        known = cell.checked.fingerprint if cell.checked is not None else []
+        request = messages.Prepare(cell.problem, measurable.yes, self._plan.input_bytes, self._plan.probes, known)
         try:
             reply = crew.ask(cell.label, request)
         except WorkerLost as lost:
@@ -156,8 +157,7 @@ class Session:
             return None
         assert isinstance(reply, messages.Prepared)
         self._ledger.count(reply.calls_ns, reply.compile_seconds)
-        if thorough:
-            measurable = crew.measurable.get(cell.label, messages.Verdict(True))
+        if cell.checked is None:
             self._note(_checked(cell, reply, measurable))
         if reply.status != "ok":
             self._close(crew, cell, reply.status, reply.reason)
@@ -272,6 +272,7 @@ def _checked(cell: Cell, reply: messages.Prepared, measurable: messages.Verdict)
         workspace_bytes=reply.workspace_bytes,
         kernels=reply.kernels,
         probes=reply.probes,
+        fingerprint=reply.fingerprint,
         measurable=measurable.yes,
         note="; ".join(note for note in notes if note),
     )

@@ -30,23 +30,23 @@ from rls_bench.timing import caches, calibrate, stopwatch
 
 # More distinct inputs than this tell nothing new.
 _MOST_INPUTS = 4
+# Seeds of a problem's further inputs lie this far apart, so that two problems' seeds don't meet.
+_SEED_STEP = 7919
 _STDOUT = 1
 
 
 @dataclass
 class _Bench:
-    """A problem on the workbench: the backend prepared on each of its distinct inputs."""
+    """A problem on the workbench: the backend prepared on each of its distinct inputs, and the results to expect."""
 
     problem: Problem
-    inputs: list[Inputs]
     calls: list[Callable[[], Any]]
     expected: list[torch.Tensor]
+    # What one call took while the inputs were laid out.
+    call_ns: int
     stopwatches: dict[Question, stopwatch.Stopwatch] = field(default_factory=dict)
     loops: dict[Question, int] = field(default_factory=dict)
     turn: int = 0
-    children: list[int] = field(default_factory=list)
-    # What one call took while the inputs were laid out.
-    call_ns: int = 0
 
 
 class Workbench:
@@ -56,6 +56,7 @@ class Workbench:
         self._name = name
         self._bench: _Bench | None = None
         self._calls_ns = 0
+        self._children: list[int] = []
         self._resolution_ns = clock.resolution_ns()
 
     def answer(self, request: Any) -> messages.Reply:
@@ -97,37 +98,45 @@ class Workbench:
         )
 
     def _prepare(self, request: messages.Prepare) -> messages.Prepared:
+        """Agreement before speed; the first thing found wrong ends it."""
         self._release()
-        backend, problem = registry.get(self._name), request.problem
-        first = draw(problem)
-        call, compile_seconds = self._compiled(backend, first)
-        if request.thorough:
-            reply = self._check(backend, first, call, request)
-            reply.compile_seconds = compile_seconds
-            return reply
-        output = honesty.output_of(self._called(call)).clone()
-        judged = agreement.judge(_as_judged(backend, first), output)
-        if not judged.passed:
-            return messages.Prepared("wrong", f"in a later launch: {judged.reason}", judged)
-        self._lay_out(backend, first, call, request.input_bytes)
-        return messages.Prepared("ok")
-
-    def _check(
-        self, backend: Backend, first: Inputs, call: Callable[[], Any], request: messages.Prepare
-    ) -> messages.Prepared:
-        """Agreement before speed: compare with the oracle, look for tricks, see which kernel runs."""
-        judged = agreement.check(backend, first)
-        reply = messages.Prepared("ok", agreement=judged)
-        finding = None if judged.passed else Finding("wrong", judged.reason)
-        finding = finding or honesty.inspect(backend, first, call) or self._timers()
-        if finding is None:
-            reply.kernels, finding = kernels_of(backend, call)
+        backend, inputs = registry.get(self._name), draw(request.problem)
+        if not request.timed:
+            judged = agreement.check(backend, inputs)
+            return messages.Prepared("ok" if judged.passed else "wrong", judged.reason, judged)
+        call, compile_seconds = self._compiled(backend, inputs)
+        # Compilers may keep processes of their own; what a later call adds to them is the call's.
+        self._children = honesty.children()
+        reply = messages.Prepared("ok", compile_seconds=compile_seconds)
+        if request.fingerprint:
+            finding = self._recheck(call, request.fingerprint)
+        else:
+            finding = self._check(backend, inputs, call, reply)
+        finding = finding or self._lay_out(backend, inputs, call, request.input_bytes) or self._meddled()
         if finding is not None:
             reply.status, reply.reason = finding.status, finding.reason
-            return reply
-        self._observe(call, request, reply)
-        self._lay_out(backend, first, call, request.input_bytes)
+        elif not request.fingerprint:
+            self._observe(call, request, reply)
         return reply
+
+    def _recheck(self, call: Callable[[], Any], fingerprint: list[float]) -> Finding | None:
+        """Another process must give the result that agreed in the first one."""
+        if honesty.matches(honesty.output_of(self._called(call)), fingerprint):
+            return None
+        return Finding("wrong", "another process gave another result than the one that agreed with the oracle")
+
+    def _check(
+        self, backend: Backend, inputs: Inputs, call: Callable[[], Any], reply: messages.Prepared
+    ) -> Finding | None:
+        """Compare with the oracle, look for tricks, see which kernel runs."""
+        reply.agreement = agreement.check(backend, inputs)
+        if not reply.agreement.passed:
+            return Finding("wrong", reply.agreement.reason)
+        if (finding := honesty.inspect(backend, inputs, call)) is not None:
+            return finding
+        reply.fingerprint = honesty.fingerprint(honesty.output_of(self._called(call)))
+        reply.kernels, finding = kernels_of(backend, call)
+        return finding
 
     def _compiled(self, backend: Backend, inputs: Inputs) -> tuple[Callable[[], Any], float]:
         """A prepared call that has run, and the seconds that this took beyond what a later call takes."""
@@ -153,16 +162,19 @@ class Workbench:
                 setattr(reply, field_name, int(value))
         reply.probes = {name: observe(name, call, self._name, request.problem) for name in request.probes}
 
-    def _lay_out(self, backend: Backend, first: Inputs, call: Callable[[], Any], input_bytes: int) -> None:
+    def _lay_out(self, backend: Backend, first: Inputs, call: Callable[[], Any], input_bytes: int) -> Finding | None:
         """Prepare the backend on as many distinct inputs as ``input_bytes`` allows."""
         problem = first.problem
         count = max(1, min(_MOST_INPUTS, input_bytes // max(1, problem.input_bytes)))
-        drawn = [first] + [draw(replace(problem, seed=problem.seed + 7919 * i)) for i in range(1, count)]
+        drawn = [first] + [draw(replace(problem, seed=problem.seed + _SEED_STEP * i)) for i in range(1, count)]
         calls = [call] + [backend.prepare(inputs) for inputs in drawn[1:]]
         before = self._calls_ns
         expected = [honesty.output_of(self._called(each)).clone() for each in calls]
         call_ns = (self._calls_ns - before) // count
-        self._bench = _Bench(problem, drawn, calls, expected, children=honesty.children(), call_ns=call_ns)
+        if any(torch.equal(expected[0], other) for other in expected[1:]):
+            return Finding("wrong", "gave the same result for different inputs: it was kept from before")
+        self._bench = _Bench(problem, calls, expected, call_ns)
+        return None
 
     def _sample(self, request: messages.Sample) -> messages.Sampled:
         bench = self._bench
@@ -195,33 +207,26 @@ class Workbench:
         at_once = honesty.output_of(last).clone()
         ended = clock.now_ns()
 
-        finding = self._timers() or self._leftovers(bench)
+        finding = self._meddled()
         if finding is None and not honesty.same(at_once, bench.expected[(bench.turn - 1) % len(bench.calls)]):
             finding = Finding("wrong", "the result of a timed call was not the result that agreed with the oracle")
         if finding is not None:
             return messages.Sampled(finding.status, finding.reason)
         return messages.Sampled("ok", samples_ns=samples, warmup_ns=warmup, began_ns=began, ended_ns=ended)
 
-    def _timers(self) -> Finding | None:
-        names = clock.replaced()
-        return Finding("failed", f"it put a timer of its own in place of {names}") if names else None
-
-    def _leftovers(self, bench: _Bench) -> Finding | None:
-        extra = sorted(set(honesty.children()) - set(bench.children))
-        if not extra:
-            return None
-        return Finding("failed", f"a call left a child process behind (pid {', '.join(map(str, extra))})")
+    def _meddled(self) -> Finding | None:
+        """What the backend did to this process: other timers, children left behind."""
+        if timers := clock.replaced():
+            return Finding("failed", f"it put a timer of its own in place of {timers}")
+        if extra := sorted(set(honesty.children()) - set(self._children)):
+            return Finding("failed", f"a call left a child process behind (pid {', '.join(map(str, extra))})")
+        return None
 
     def _release(self) -> None:
         self._bench = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _as_judged(backend: Backend, inputs: Inputs) -> Inputs:
-    """A plain-attention backend is judged against the oracle at λ = 0."""
-    return inputs if backend.steers else replace(inputs, strength=torch.zeros_like(inputs.strength))
 
 
 def _stopwatch(question: Question, problem: Problem) -> stopwatch.Stopwatch:

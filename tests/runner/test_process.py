@@ -1,0 +1,107 @@
+"""A worker's death, silence and offspring, seen from the coordinator."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rls_bench.problem import Problem
+from rls_bench.runner import messages
+from rls_bench.runner.process import Worker, WorkerLost
+
+PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
+PREPARE = messages.Prepare(PROBLEM, timed=True, input_bytes=1 << 20)
+
+
+@contextmanager
+def started(name: str) -> Iterator[Worker]:
+    worker = Worker(f"fakes:{name}")
+    try:
+        assert isinstance(worker.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
+        yield worker
+    finally:
+        worker.stop()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that waits to be reaped doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reason"),
+    [
+        ("CRASH", "crashed", "SIGSEGV"),
+        ("KILLED", "out_of_memory", "SIGKILL"),
+        ("HARD_EXIT", "crashed", "exited with code 3"),
+    ],
+)
+def test_a_death_is_read_off_the_exit_status(name: str, status: str, reason: str) -> None:
+    with started(name) as worker, pytest.raises(WorkerLost, match=reason) as lost:
+        worker.ask(PREPARE, 60)
+    assert lost.value.status == status
+
+
+def test_a_worker_that_does_not_answer_is_killed() -> None:
+    with started("HANG") as worker:
+        began = time.monotonic()
+        with pytest.raises(WorkerLost, match=r"no answer within 0\.5 s") as lost:
+            worker.ask(PREPARE, 0.5)
+        assert lost.value.status == "timeout"
+        assert time.monotonic() - began < 10
+        assert not alive(worker.pid)
+
+
+@pytest.mark.parametrize("name", ["FORKING", "LINGERING"])
+def test_a_forked_child_cannot_answer_and_does_not_outlive_its_parent(name: str) -> None:
+    with started(name) as worker:
+        reply = worker.ask(PREPARE, 60)
+        assert isinstance(reply, messages.Prepared)
+        assert reply.status == "failed", reply.reason
+        assert "left a child process behind" in reply.reason
+        children = [int(word) for word in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()]
+        worker.stop()
+        deadline = time.monotonic() + 5
+        while any(map(alive, children)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert children or name == "FORKING"
+        assert not any(map(alive, children))
+
+
+def test_noise_on_standard_output_disturbs_nothing_and_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    with started("NOISY") as worker:
+        reply = worker.ask(PREPARE, 60)
+        assert isinstance(reply, messages.Prepared)
+        assert reply.status == "ok", reply.reason
+        assert "to standard output" in reply.noise
+    assert capfd.readouterr().out == ""
+
+
+def test_a_worker_whose_coordinator_is_gone_ends() -> None:
+    with started("HEALTHY") as worker:
+        pid = worker.pid
+        worker.hang_up()
+        deadline = time.monotonic() + 10
+        while alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not alive(pid)
+
+
+def test_workers_wait_without_spinning() -> None:
+    with started("HEALTHY") as worker:
+        before = _cpu_seconds(worker.pid)
+        time.sleep(0.5)
+        assert _cpu_seconds(worker.pid) - before < 0.1
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
