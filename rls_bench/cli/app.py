@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from rls_bench.cli import choose, compare, conformance, doctor, inspect, profile, run, show, sweep
+from rls_bench.cli import choose, compare, conformance, doctor, evaluate, inspect, profile, run, show, sweep
 from rls_bench.cli import list as listing
 from rls_bench.errors import RlsBenchError
 
@@ -32,8 +32,9 @@ app.command("doctor")(doctor.doctor)
 app.command("choose")(choose.choose)
 app.command("compare")(compare.compare)
 app.command("conformance")(conformance.conformance)
-app.command("profile")(profile.profile)
+app.command("evaluate")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
+app.command("profile")(profile.profile)
 app.command("sweep")(sweep.sweep)
 
 

@@ -1,0 +1,61 @@
+"""``rls-bench evaluate``: what steering buys in accuracy."""
+
+from __future__ import annotations
+
+import sys
+import time
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from rich.table import Table
+
+
+class Task(str, Enum):
+    """What can be evaluated."""
+
+    digits = "digits"
+
+
+def evaluate(
+    task: Annotated[Task, typer.Argument(help="digits: find and read a cell.")],
+    items: Annotated[int | None, typer.Option(min=2, help="Questions of each set and training.")] = None,
+    backend: Annotated[str, typer.Option(help="Backend of the steered attention; auto asks the policy.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for TASK.csv, TASK.png and TASK.md.")] = Path("results/evaluate"),
+    document: Annotated[
+        Path | None, typer.Option(help="A Markdown file whose section on this task is to be renewed.")
+    ] = None,
+) -> None:
+    """Measure accuracy with and without steering, with its controls; write a table, a figure and a section."""
+    from rich.console import Console
+
+    console, errors = Console(), Console(stderr=True)
+    start = time.perf_counter()
+
+    def log(message: str) -> None:
+        errors.print(f"{time.perf_counter() - start:5.0f} s  {message}")
+
+    if task is Task.digits:
+        from rls_bench.evaluation.digits import task as digits
+
+        evaluation = digits.evaluate(items=items or digits.ITEMS, backend=backend, log=log)
+    elapsed_s = time.perf_counter() - start
+    command = " ".join(["rls-bench", *sys.argv[1:]])
+    for caption, table in {**evaluation.tables, evaluation.title: evaluation.bar_table}.items():
+        console.print(_table(caption, table))
+    for path in evaluation.write(out, command, elapsed_s, document):
+        console.print(str(path))
+    console.print(f"{task.value}: {elapsed_s:.0f} s")
+
+
+def _table(caption: str, frame: DataFrame) -> Table:
+    from rich.table import Table
+
+    table = Table(*map(str, frame.columns), title=caption, title_justify="left")
+    for row in frame.astype(str).to_numpy().tolist():
+        table.add_row(*row)
+    return table
