@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from rls_bench import policy_file
 from rls_bench.choose.evidence import Candidate, Cell, Objective
 from rls_bench.choose.pareto import Standing, standings
 from rls_bench.statistics import ratio_interval
@@ -53,6 +54,19 @@ class Decision:
     worst_regret: float | None = None
     regret_bound: float | None = None
     standings: tuple[Standing, ...] = field(default_factory=tuple)
+
+    @property
+    def regime(self) -> str:
+        """``prefill bfloat16 causal D64``."""
+        problem = self.cells[0].problem
+        dims = f"D{problem.head_dim}" + (f"/{problem.value_dim}" if problem.value_dim != problem.head_dim else "")
+        return f"{policy_file.kind(problem).title} {dims}"
+
+    @property
+    def lengths(self) -> str:
+        """The key lengths decided for: ``1024-4096``, or one of them."""
+        lengths = [cell.problem.key_length for cell in self.cells]
+        return str(lengths[0]) if min(lengths) == max(lengths) else f"{min(lengths)}-{max(lengths)}"
 
 
 def decide(cells: Sequence[Cell], objective: Objective = "latency", suite: str = "") -> Decision:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from rls_bench.cli import choose, compare, conformance, doctor, evaluate, inspect, profile, run, show, sweep
+from rls_bench.cli import choose, compare, conformance, doctor, evaluate, inspect, profile, report, run, show, sweep
 from rls_bench.cli import list as listing
 from rls_bench.errors import RlsBenchError
 
@@ -35,6 +35,7 @@ app.command("conformance")(conformance.conformance)
 app.command("evaluate")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
 app.command("profile")(profile.profile)
+app.command("report")(report.report)
 app.command("sweep")(sweep.sweep)
 
 

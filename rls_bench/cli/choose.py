@@ -78,7 +78,7 @@ def choose(
         console.print(_choices(decisions), _front(decisions))
         for decision in decisions:
             if decision.backend is None:
-                where = f"{_regime(decision)}, {_lengths(decision)}: {decision.why}. Settle it: {decision.settle}"
+                where = f"{decision.regime}, {decision.lengths}: {decision.why}. Settle it: {decision.settle}"
                 console.print(f"abstain: {where}", highlight=False, markup=False, soft_wrap=True)
         if policy:
             policy_file.write(policy, as_policy(evidence, decisions, objective.value, policy))
@@ -97,7 +97,7 @@ def _choices(decisions: list[Decision]) -> Table:
     for found in decisions:
         figures = [_percent(value) for value in (found.margin, found.regret, found.worst_regret, found.regret_bound)]
         choice = Text(found.backend or "abstain", "bold" if found.backend else "yellow")
-        table.add_row(Text(_regime(found)), _lengths(found), choice, *figures, Text(found.why if found.backend else ""))
+        table.add_row(Text(found.regime), found.lengths, choice, *figures, Text(found.why if found.backend else ""))
     return table
 
 
@@ -112,21 +112,8 @@ def _front(decisions: list[Decision]) -> Table:
             energy = "" if one.energy is None else f"{one.energy:.2f} ×"
             error = "" if one.error is None else f"{one.error:.2g}"
             figures = (f"{one.latency:.2f} ×", energy, error, "front" if one.on_front else "")
-            table.add_row(Text(_regime(found)), _lengths(found), Text(one.backend), *figures)
+            table.add_row(Text(found.regime), found.lengths, Text(one.backend), *figures)
     return table
-
-
-def _regime(decision: Decision) -> str:
-    from rls_bench import policy_file
-
-    problem = decision.cells[0].problem
-    dims = f"D{problem.head_dim}" + (f"/{problem.value_dim}" if problem.value_dim != problem.head_dim else "")
-    return f"{policy_file.kind(problem).title} {dims}"
-
-
-def _lengths(decision: Decision) -> str:
-    lengths = [cell.problem.key_length for cell in decision.cells]
-    return str(lengths[0]) if min(lengths) == max(lengths) else f"{min(lengths)}-{max(lengths)}"
 
 
 def _percent(value: float | None) -> str:
