@@ -26,13 +26,11 @@ class Cpu(Backend):
         return no(reason) if reason else YES
 
     def supports(self, problem: Problem) -> Support:
-        """CPU tensors; every mask, layout, eps and statistic; head dims up to 256."""
+        """CPU tensors; every mask, layout, eps, statistic and gradient; head dims up to 256."""
         if problem.device != "cpu":
             return no("runs on CPU tensors only")
         if max(problem.head_dim, problem.value_dim) > _WIDEST_HEAD:
             return no(f"head dims go up to {_WIDEST_HEAD}")
-        if problem.requires_grad:
-            return no("forward only")
         return YES
 
     def prepare(self, inputs: Inputs) -> Call:

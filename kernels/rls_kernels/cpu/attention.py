@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,3 +88,57 @@ def _(
     row_shape = query.shape[:3]
     rows = query.new_empty((lib.ROWS if want else 0, *row_shape), dtype=torch.float32)
     return query.new_empty((*row_shape, value.shape[3])), rows
+
+
+@torch.library.custom_op("rls_kernels::cpu_backward", mutates_args=(), device_types="cpu")
+def _backward(
+    grad_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    key_lengths: Tensor | None,
+    rows: Tensor,
+    scale: float,
+    eps: float,
+    is_causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    operands = launch.Operands(query, key, value, bias, strength, key_lengths, scale, is_causal)
+    query_grad, key_grad, value_grad, bias_grad, strength_grad = launch.backward(operands, eps, grad_out, rows)
+    return query_grad, key_grad, value_grad, bias_grad, strength_grad
+
+
+@_backward.register_fake
+def _(
+    grad_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    key_lengths: Tensor | None,
+    rows: Tensor,
+    scale: float,
+    eps: float,
+    is_causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    query_grad, key_grad, value_grad, bias_grad, strength_grad = (
+        given.new_empty(given.shape) for given in (query, key, value, bias, strength)
+    )
+    return query_grad, key_grad, value_grad, bias_grad, strength_grad
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.scale, ctx.eps, ctx.is_causal, _ = inputs
+    ctx.save_for_backward(*tensors, output[1])
+
+
+def _differentiate(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    *tensors, rows = ctx.saved_tensors
+    grads = _backward(grad_out, *tensors, rows, ctx.scale, ctx.eps, ctx.is_causal)
+    wanted = ctx.needs_input_grad[: len(grads)]
+    return (*(grad if needed else None for grad, needed in zip(grads, wanted, strict=True)), *(None,) * 5)
+
+
+_forward.register_autograd(_differentiate, setup_context=_save_for_backward)

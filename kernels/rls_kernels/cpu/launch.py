@@ -41,6 +41,10 @@ class Operands:
         return self.query.shape[0], self.query.shape[1], self.query.shape[2]
 
     @property
+    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.query, self.key, self.value
+
+    @property
     def is_decode(self) -> bool:
         """Few query rows a key-value head: the kernel streams the keys, and needs no second pass for anything."""
         return self.query.shape[1] // self.key.shape[1] * self.query.shape[2] <= lib.DECODE_ROWS
@@ -86,6 +90,28 @@ def forward(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tensor]:
     if unsteered_too and not operands.is_decode and not _fits_one_pass(operands):
         return _in_passes(operands, eps, want)
     return _one_pass(operands, eps, want, operands.query.dtype)
+
+
+def backward(operands: Operands, eps: float, grad_out: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of query, key, value, bias and strength, each in its operand's shape and dtype.
+
+    ``rows`` is what ``forward`` returned, with ``want`` at least NORMALISERS.
+    """
+    grad_out = _dense(grad_out)
+    grads = [torch.empty_like(given, memory_format=torch.contiguous_format) for given in operands.matrices]
+    grad_bias = torch.empty(*operands.row_shape[:2], operands.key.shape[2])
+    grad_strength = torch.empty(operands.row_shape)
+    gradient = lib.Gradient(
+        call=operands.call(eps, grad_out, lib.NORMALISERS, rows),
+        grad_out=lib.view(grad_out),
+        grad_query=lib.view(grads[0]),
+        grad_key=lib.view(grads[1]),
+        grad_value=lib.view(grads[2]),
+        grad_bias=grad_bias.data_ptr(),
+        grad_strength=grad_strength.data_ptr(),
+    )
+    lib.library().backward(gradient)
+    return (*grads, grad_bias.sum_to_size(operands.bias.shape), grad_strength.sum_to_size(operands.strength.shape))
 
 
 def _fits_one_pass(operands: Operands) -> bool:

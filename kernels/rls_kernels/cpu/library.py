@@ -59,7 +59,7 @@ class Gradient(ctypes.Structure):
     _fields_ = (
         ("call", Call),
         *((name, _TensorView) for name in ("grad_out", "grad_query", "grad_key", "grad_value")),
-        *((name, c_void_p) for name in ("delta", "gamma", "grad_bias", "grad_strength")),
+        *((name, c_void_p) for name in ("grad_bias", "grad_strength")),
     )
 
 
@@ -77,6 +77,7 @@ class Library:
         if sizes != (ctypes.sizeof(Call), ctypes.sizeof(Gradient)):
             raise build.BuildError(f"csrc/call.h and library.py disagree: the structs take {sizes} bytes in C++")
         self._c.rls_forward.argtypes = [c_char_p, POINTER(Call)]
+        self._c.rls_backward.argtypes = [c_char_p, POINTER(Gradient)]
 
     def isas(self) -> list[str]:
         """Instruction sets that this CPU runs, best first."""
@@ -96,6 +97,10 @@ class Library:
     def forward(self, call: Call) -> None:
         """Run the forward kernel, on torch's number of threads. Raises MemoryError."""
         _raise_for(self._c.rls_forward(self.isa().encode(), ctypes.byref(call)))
+
+    def backward(self, gradient: Gradient) -> None:
+        """Run the backward kernel likewise."""
+        _raise_for(self._c.rls_backward(self.isa().encode(), ctypes.byref(gradient)))
 
 
 def _raise_for(status: int) -> None:

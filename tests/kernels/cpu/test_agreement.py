@@ -3,35 +3,17 @@
 import cpu_matrix
 import pytest
 import torch
-from rls_kernels.cpu import build, library
+from rls_kernels.cpu import attention
 
 from rls_bench import agreement
 from rls_bench.backends.cpu import BACKEND
 from rls_bench.draw import draw
 from rls_bench.problem import Problem
 
-pytestmark = pytest.mark.skipif(bool(build.unavailable_reason()), reason=build.unavailable_reason())
+pytestmark = pytest.mark.usefixtures("one_thread")
 
-ISAS = ("avx2", "avx512", "avx512_bf16")
 # One in this many cells of the matrix; coprime with its axes, so that each option meets each other one.
 EVERY = 11
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small problems gain nothing from threads; the threaded paths have tests of their own."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param not in library.library().isas():
-        pytest.skip(f"this CPU doesn't run {request.param}")
-    monkeypatch.setenv("RLS_CPU_ISA", request.param)
-    return request.param
 
 
 def failures(problems: list[Problem]) -> list[str]:
@@ -62,8 +44,6 @@ def test_agrees_on_several_threads(dtype: str) -> None:
 
 
 def test_a_wrong_kernel_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rls_kernels.cpu import attention
-
     exact = attention.steered_attention
 
     def slightly_off(*args: object, **options: object) -> torch.Tensor:

@@ -4,11 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from rls_kernels.cpu import build
 from rls_kernels.cpu.attention import steered_attention
 from torch import Tensor
-
-pytestmark = pytest.mark.skipif(bool(build.unavailable_reason()), reason=build.unavailable_reason())
 
 
 def operands(query_length: int = 60, key_length: int = 130, dtype: torch.dtype = torch.float32) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from rls_kernels.cpu import build, library
 
 from rls_bench.backends.cpu import BACKEND
 
-pytestmark = pytest.mark.skipif(bool(build.unavailable_reason()), reason=build.unavailable_reason())
-
 
 def script(path: Path, body: str) -> str:
     path.write_text(f"#!/bin/sh\n{body}\n")

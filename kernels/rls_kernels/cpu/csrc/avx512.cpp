@@ -1,4 +1,5 @@
 #define RLS_ISA avx512_isa
+#include "backward.h"
 #include "decode.h"
 #include "isa.h"
 #include "prefill.h"
@@ -15,6 +16,7 @@ const Isa avx512 = {
     },
     {prefill<Float32Units, RLS_FLOAT32>, prefill<Float32Units, RLS_BFLOAT16>, prefill<Float32Units, RLS_FLOAT16>},
     {decode<Float32Units, RLS_FLOAT32>, decode<Float32Units, RLS_BFLOAT16>, decode<Float32Units, RLS_FLOAT16>},
+    {backward<RLS_FLOAT32>, backward<RLS_BFLOAT16>, backward<RLS_FLOAT16>},
 };
 
 }  // namespace rls

@@ -12,6 +12,7 @@ const Isa avx512_bf16 = {
     [] { return avx512.runs() && __builtin_cpu_supports("avx512bf16"); },
     {nullptr, prefill<BFloat16Units, RLS_BFLOAT16>, nullptr},
     {nullptr, decode<BFloat16Units, RLS_BFLOAT16>, nullptr},
+    {nullptr, nullptr, nullptr},
 };
 
 }  // namespace rls

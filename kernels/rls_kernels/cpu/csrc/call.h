@@ -48,14 +48,11 @@ struct rls_call {
     float* rows;
 };
 
-// Gradients of one call. Row vectors and bias and strength gradients are dense float32 [batch, query_heads, length].
+// Gradients of one call, whose rows hold at least RLS_NORMALISERS. Bias and strength gradients are dense float32
+// [batch, query_heads, length].
 struct rls_gradient {
     rls_call call;
     rls_tensor grad_out, grad_query, grad_key, grad_value;
-    // sum over dims of grad_out * out.
-    const float* delta;
-    // sum over keys of A * dA in the published form; read only where eps > 0.
-    const float* gamma;
     float* grad_bias;
     float* grad_strength;
 };

@@ -27,6 +27,13 @@ int32_t rls_forward(const char* name, const rls_call* call) {
     return (call->is_decode ? (*isa)->decode : (*isa)->prefill)[call->dtype](*call);
 }
 
+int32_t rls_backward(const char* name, const rls_gradient* gradient) {
+    const Isa* const* isa = find(name);
+    if (!isa) return RLS_NO_SUCH_ISA;
+    while (!(*isa)->backward[gradient->call.dtype]) ++isa;
+    return (*isa)->backward[gradient->call.dtype](*gradient);
+}
+
 const char* rls_isa_name(int32_t index) {
     for (const Isa* isa : ALL)
         if (isa->runs() && index-- == 0) return isa->name;

@@ -12,6 +12,7 @@ struct Isa {
     // Indexed by rls_dtype.
     int32_t (*prefill[3])(const rls_call&);
     int32_t (*decode[3])(const rls_call&);
+    int32_t (*backward[3])(const rls_gradient&);
 };
 
 extern const Isa avx2, avx512, avx512_bf16;

@@ -68,4 +68,41 @@ inline void pack_rows_as_depth(unit* packed, int64_t width, int64_t depth, const
     }
 }
 
+// Rows [start, end) of a panel whose lanes are rows; `start` is a multiple of TILE.
+template <class Units, int DTYPE>
+inline void pack_lanes_panel(unit* panel, const char* data, int64_t row_stride, int64_t start, int64_t end,
+                             int64_t elements) {
+    for (int64_t row = start; row < end; row += TILE)
+        pack_rows_as_lanes<Units, DTYPE>(panel + row * units_of<Units>(elements), data + row * row_stride, row_stride,
+                                         smaller(TILE, end - row), elements);
+}
+
+// Rows [start, start + count) of a panel whose depth runs over `panel_rows` rows and whose lanes run along them; rows
+// from `end` on are zero. The panel is cut into strips of TILE elements, the last one no wider than its vectors.
+template <class Units, int DTYPE>
+inline void pack_depth_panel(unit* panel, int64_t panel_rows, const char* data, int64_t row_stride, int64_t start,
+                             int64_t count, int64_t end, int64_t elements) {
+    const int64_t whole = round_up(elements, LANES);
+    for (int64_t strip = 0; strip < whole; strip += TILE) {
+        const int64_t width = smaller(TILE, whole - strip);
+        pack_rows_as_depth<Units, DTYPE>(
+            panel + panel_rows / Units::DEPTH * strip + start / Units::DEPTH * width, width, count / Units::DEPTH,
+            data + start * row_stride + strip * ELEMENT_BYTES<DTYPE>, row_stride, end - start, elements - strip);
+    }
+}
+
+// sum[row][0, width) += weights[row] * rows [start, start + seen(row tile)) of such a panel, for tiles of rows.
+template <class Units, class Seen>
+inline void accumulate_rows(float* sum, int64_t width, int64_t rows, const unit* weights, int64_t weights_stride,
+                            const unit* panel, int64_t panel_rows, int64_t start, const Seen& seen) {
+    for (int64_t strip = 0; strip < width; strip += TILE) {
+        const int64_t vectors = smaller(TILE, width - strip) / LANES;
+        const unit* right = panel + panel_rows / Units::DEPTH * strip + start / Units::DEPTH * vectors * LANES;
+        for (int64_t row = 0; row < rows; row += TILE_ROWS)
+            if (const int64_t depth = seen(row); depth > 0)
+                accumulate<Units>(vectors, sum + row * width + strip, width, weights + row * weights_stride,
+                                  weights_stride, right, units_of<Units>(depth));
+    }
+}
+
 }  // namespace rls::RLS_ISA

@@ -9,19 +9,13 @@
 
 namespace rls::RLS_ISA {
 
-constexpr int64_t KEY_BLOCK = 128;
-// Packed heads that stand at once: enough for every thread, no more than this many bytes beyond that.
-constexpr int64_t PACKED_BYTES = 64 << 20;
-
-static_assert(KEY_BLOCK % TILE == 0);
-
 // One block of queries of one head, ready to sweep the keys.
 struct Block {
     const unit* query;
     int64_t query_stride, query_depth;
     const unit* key;
     const unit* value;
-    int64_t value_depth, value_vectors;
+    int64_t value_rows;
     KeyRows keys;
     float scale_log2;
     int rows;
@@ -48,17 +42,10 @@ template <class Units, int LEVEL, bool STRENGTH_BY_ROW>
                                                           running);
             }
         }
-        for (int64_t done = 0; done < block.value_vectors; done += TILE_VECTORS) {
-            const int64_t left = block.value_vectors - done, vectors = left < TILE_VECTORS ? left : TILE_VECTORS;
-            const unit* panel = block.value + block.value_depth * done * LANES + start / Units::DEPTH * vectors * LANES;
-            for (int row = 0; row < tile_rows; row += TILE_ROWS) {
-                const int64_t seen = state.visible[row + TILE_ROWS - 1] - start;
-                if (seen <= 0) continue;
-                accumulate<Units>(vectors, running.output + row * running.output_stride + done * LANES,
-                                  running.output_stride, running.weights + row * running.weights_stride,
-                                  running.weights_stride, panel, units_of<Units>(seen < KEY_BLOCK ? seen : KEY_BLOCK));
-            }
-        }
+        accumulate_rows<Units>(running.output, running.output_stride, tile_rows, running.weights,
+                               running.weights_stride, block.value, block.value_rows, start, [&](int64_t row) {
+                                   return smaller(KEY_BLOCK, state.visible[row + TILE_ROWS - 1] - start);
+                               });
     }
 }
 
@@ -79,9 +66,7 @@ class Prefill {
     int32_t run() {
         const int64_t heads = call_.batch * call_.kv_heads;
         const int64_t packed = (key_units_ + value_units_) * static_cast<int64_t>(sizeof(unit));
-        const int64_t for_memory = PACKED_BYTES / packed, tasks = group_ * blocks_;
-        const int64_t for_threads = (call_.threads + tasks - 1) / tasks;
-        const int64_t wave = smaller(heads, larger(for_memory, for_threads));
+        const int64_t tasks = group_ * blocks_, wave = heads_at_once(heads, packed, tasks, call_.threads);
         const Workspace<unit> key(wave * key_units_), value(wave * value_units_);
         const Workspace<float> key_rows(wave * group_ * key_rows_size());
         const Workspace<float> floors(wave * group_ * floors_ * floor_size() + 1);
@@ -125,19 +110,11 @@ class Prefill {
         const int64_t batch = (first_head_ + local) / call_.kv_heads, head = (first_head_ + local) % call_.kv_heads;
         const int64_t end = smaller(length_of(call_, batch), start + KEY_BLOCK);
         if (start >= end) return;
-        const int64_t depth = units_of<Units>(call_.head_dim);
-        for (int64_t key = start; key < end; key += TILE)
-            pack_rows_as_lanes<Units, DTYPE>(
-                key_ + local * key_units_ + key * depth, row_of<DTYPE>(call_.key, batch, head, key),
-                call_.key.length_stride * ELEMENT_BYTES<DTYPE>, smaller(TILE, end - key), call_.head_dim);
-        const char* row = row_of<DTYPE>(call_.value, batch, head, start);
-        for (int64_t dim = 0; dim < value_width_; dim += TILE) {
-            const int64_t width = smaller(TILE, value_width_ - dim);
-            pack_rows_as_depth<Units, DTYPE>(
-                value_ + local * value_units_ + units_of<Units>(keys_) * dim + start / Units::DEPTH * width, width,
-                units_of<Units>(KEY_BLOCK), row + dim * ELEMENT_BYTES<DTYPE>,
-                call_.value.length_stride * ELEMENT_BYTES<DTYPE>, end - start, call_.value_dim - dim);
-        }
+        pack_lanes_panel<Units, DTYPE>(key_ + local * key_units_, row_of<DTYPE>(call_.key, batch, head, 0),
+                                       call_.key.length_stride * ELEMENT_BYTES<DTYPE>, start, end, call_.head_dim);
+        pack_depth_panel<Units, DTYPE>(value_ + local * value_units_, keys_, row_of<DTYPE>(call_.value, batch, head, 0),
+                                       call_.value.length_stride * ELEMENT_BYTES<DTYPE>, start, KEY_BLOCK, end,
+                                       call_.value_dim);
     }
 
     // The steering rows of the wave's query head `local`, and its eps sums up to where each block of queries begins.
@@ -192,8 +169,7 @@ class Prefill {
                           units_of<Units>(call_.head_dim),
                           key_ + kv * key_units_,
                           value_ + kv * value_units_,
-                          units_of<Units>(keys_),
-                          value_width_ / LANES,
+                          keys_,
                           KeyRows(key_rows_ + local * key_rows_size(), keys_),
                           call_.scale * LOG2_E,
                           rows};

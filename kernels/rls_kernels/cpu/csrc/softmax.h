@@ -5,7 +5,9 @@
 
 namespace rls::RLS_ISA {
 
+// Rows of the left operand, and of the right one, that one step of a sweep multiplies.
 constexpr int BLOCK_ROWS = 48;
+constexpr int64_t KEY_BLOCK = 128;
 constexpr float LOG2_E = 1.44269504f;
 constexpr float LN_2 = 0.693147181f;
 // Scores stand in powers of two. A row's reference follows its maximum only when that has grown by more than this:
@@ -13,7 +15,7 @@ constexpr float LN_2 = 0.693147181f;
 constexpr float SLACK = 8;
 constexpr float NO_REFERENCE = -3e38f;
 
-static_assert(BLOCK_ROWS % TILE_ROWS == 0);
+static_assert(BLOCK_ROWS % TILE_ROWS == 0 && KEY_BLOCK % TILE == 0);
 
 // Row sums that a pass keeps; each level keeps those before it. With x = steered score - reference, p = 2^x and
 // e = p * unsteer (the unsteered weight up to a constant):

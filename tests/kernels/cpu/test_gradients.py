@@ -1,0 +1,98 @@
+"""Gradients against float64, judged by what eager autograd in the same dtype gets."""
+
+import cpu_matrix
+import pytest
+import torch
+from rls_kernels.cpu.attention import steered_attention
+
+from rls_bench import agreement
+from rls_bench.backends.cpu import BACKEND
+from rls_bench.backends.eager import BACKEND as EAGER
+from rls_bench.draw import draw
+from rls_bench.problem import Problem
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+EVERY = 7
+# Rounding of a result that eager happens to get exactly, relative to its size.
+ROUNDING = {"float32": 1e-5, "bfloat16": 4e-3, "float16": 1e-3}
+
+
+def wrong_gradients(problem: Problem) -> list[str]:
+    """Names of the gradients that lie further from float64 than 3 times eager's."""
+    inputs = draw(problem)
+    shape = (problem.batch, problem.query_heads, problem.query_length, problem.value_dim)
+    upstream = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(inputs.query.dtype)
+    exact = agreement.oracle_gradients(inputs, upstream)
+    ours, eager = (agreement.gradients(backend, inputs, upstream) for backend in (BACKEND, EAGER))
+    largest = max(float(gradient.norm()) for gradient in exact.values())
+
+    def allowed(name: str) -> float:
+        floor = float((eager[name].double() - exact[name].double()).norm())
+        return 3 * floor + ROUNDING[problem.dtype] * float(exact[name].norm()) + 1e-6 * largest
+
+    return [name for name in exact if float((ours[name].double() - exact[name].double()).norm()) > allowed(name)]
+
+
+@pytest.mark.parametrize("shape", cpu_matrix.SHAPES, ids=str)
+def test_gradients_agree(isa: str, shape: tuple[int, ...]) -> None:
+    problems = [
+        problem
+        for dtype in cpu_matrix.DTYPES
+        for problem in cpu_matrix.cells(shape, dtype)
+        # At strength 100 a softmax is all but one-hot: its gradients are rounding noise, in every implementation.
+        if problem.strength < 100 and not problem.return_stats
+    ]
+    wrong = {problem.key: names for problem in problems[::EVERY] if (names := wrong_gradients(problem))}
+    assert wrong == {}
+
+
+def test_threads_do_not_change_a_gradient() -> None:
+    problem = cpu_matrix.problem((1, 4, 2, 190, 230, 32, 32), "float32", ("bk", "scalar", 2.0), is_causal=True)
+    inputs = draw(problem)
+    upstream = torch.randn(1, 4, 190, 32)
+    alone = agreement.gradients(BACKEND, inputs, upstream)
+    torch.set_num_threads(3)
+    together = agreement.gradients(BACKEND, inputs, upstream)
+    assert all(torch.equal(alone[name], together[name]) for name in alone)
+
+
+def test_only_what_is_asked_for_gets_a_gradient() -> None:
+    problem = cpu_matrix.problem((1, 2, 2, 20, 30, 16, 16), "float32", ("bk", "scalar", 2.0))
+    inputs = draw(problem)
+    bias = inputs.bias.clone().requires_grad_()
+    out = steered_attention(inputs.query, inputs.key, inputs.value, bias, inputs.strength, scale=0.25)
+    assert isinstance(out, torch.Tensor)
+    out.sum().backward()
+    assert bias.grad is not None
+    assert bias.grad.shape == inputs.bias.shape
+    assert inputs.query.grad is None
+
+
+def test_a_compiled_graph_trains() -> None:
+    problem = cpu_matrix.problem((1, 2, 2, 20, 30, 16, 16), "float32", ("bk", "scalar", 2.0), eps=1e-3)
+    inputs = draw(problem)
+
+    def loss(query: torch.Tensor) -> torch.Tensor:
+        out = steered_attention(query, inputs.key, inputs.value, inputs.bias, inputs.strength, scale=0.25, eps=1e-3)
+        assert isinstance(out, torch.Tensor)
+        return out.square().sum()
+
+    gradients = []
+    for function in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
+        query = inputs.query.clone().requires_grad_()
+        function(query).backward()
+        gradients.append(query.grad)
+    assert torch.equal(*gradients)
+
+
+def test_padding_may_hold_garbage_in_backward() -> None:
+    problem = cpu_matrix.problem((2, 2, 1, 30, 60, 16, 16), "float32", ("bk", "scalar", 2.0), has_key_lengths=True)
+    inputs = draw(problem)
+    assert inputs.key_lengths is not None
+    for batch, length in enumerate(inputs.key_lengths.tolist()):
+        inputs.key[batch, :, length:] = float("nan")
+        inputs.value[batch, :, length:] = float("nan")
+    gradients = agreement.gradients(BACKEND, inputs, torch.randn(2, 2, 30, 16))
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert not gradients["key"][1, :, int(inputs.key_lengths[1]) :].any()
