@@ -38,6 +38,8 @@ class Inputs:
         Causal is bottom-right aligned: query i sees key j where ``j <= i + Lk - Lq``.
         """
         problem, device = self.problem, self.query.device
+        if not problem.masks_causally and self.key_lengths is None:
+            return None
         keys = torch.arange(problem.key_length, device=device)
         mask: Tensor | None = None
         if problem.masks_causally:

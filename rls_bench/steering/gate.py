@@ -54,6 +54,11 @@ def disagreement(expected: Tensor, bias: Tensor, visible: Tensor | None = None) 
     else:
         high = torch.where(visible, seen, -torch.inf).amax(dim=-1)
         low = torch.where(visible, seen, torch.inf).amin(dim=-1)
+    return disagreement_between(expected, low, high)
+
+
+def disagreement_between(expected: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """``disagreement`` where the least and greatest saliency of each query's visible keys are known; all broadcast."""
     spread = high - low
     return torch.where(spread > 0, ((high - expected) / spread).clamp(0, 1), 0)
 
@@ -63,9 +68,10 @@ class Gate:
     """Opens where ``signal`` exceeds ``threshold``.
 
     ``softness`` 0 makes it hard (open or shut); above 0 it opens as ``sigmoid((signal - threshold) / softness)``.
-    ``lagged`` reads the signal of the step before, which costs nothing; otherwise disagreement takes a first pass of
-    its own in each layer. The answer's entropy and margin exist only after a step, so those two are lagged always.
-    ``initial`` is how far the gate stands open while no earlier step exists.
+    Disagreement is read by a first pass in each layer and decides there for each head and query. ``lagged`` acts a step
+    later instead, on its mean over steered heads: one decision for each sequence and step. The answer's entropy and
+    margin exist only after a step, so those two are lagged always. ``initial`` is how far the gate stands open while no
+    earlier step exists.
     """
 
     signal: Signal = "disagreement"
@@ -73,6 +79,11 @@ class Gate:
     softness: float = 0.0
     lagged: bool = False
     initial: float = 1.0
+
+    @property
+    def waits_a_step(self) -> bool:
+        """Whether it acts on the signal of the step before."""
+        return self.lagged or self.signal != "disagreement"
 
     def openness(self, signal: Tensor) -> Tensor:
         """How far the gate opens, float in [0, 1] shaped as ``signal``: what λ is multiplied by."""

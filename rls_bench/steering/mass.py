@@ -19,7 +19,8 @@ def mass_from_lse(lse: Tensor, lse_steered: Tensor, strength: float | Tensor) ->
     """Mass of the unsteered attention on a span, from a call whose bias was the span's indicator.
 
     ``lse`` and ``lse_steered`` are fields of AttentionStats [B, Hq, Lq]; ``strength`` > 0 is what the call had
-    (broadcasts to them). Rows with no visible key give 0.
+    (broadcasts to them). Rows with no visible key give 0. What is off the span is read to some 1e-6 only: a mass
+    nearer to 1 than that comes out as 1.
     """
     gained = torch.expm1((lse_steered - lse).double())
     over = torch.as_tensor(strength, device=lse.device).double().expm1()

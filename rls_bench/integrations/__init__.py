@@ -1,0 +1,1 @@
+"""Steering inside other people's models, and saliency from vision models (extra ``models``)."""
