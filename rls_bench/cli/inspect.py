@@ -57,7 +57,7 @@ def inspect(
     listing, skipped = _inspected(wanted, jobs, fresh)
     skipped |= {name: f"unknown; known are {', '.join(LIMITS)}" for name in arch or [] if name not in LIMITS}
     # Tables are wider than what a pipe is taken for.
-    console = Console() if Console().is_terminal else Console(width=180)
+    console = Console() if Console().is_terminal else Console(width=200)
     for table in tables.resources(listing):
         console.print(table)
     if mix:

@@ -18,7 +18,7 @@ class Gpu:
     """One GPU. Rates are per SM and clock; ``unsure`` names the fields whose figure was recalled.
 
     ``clock_ghz`` is the boost clock, ``tensor_bf16`` dense FLOP with float32 accumulation, ``mufu`` base-2
-    exponentials, ``fp32_fma`` lanes of FP32 arithmetic. Of two ``l2_partitions`` each may hold its own copy of a line.
+    exponentials, ``fp32_fma`` lanes of FP32 arithmetic.
     """
 
     name: str
@@ -26,7 +26,6 @@ class Gpu:
     sms: int
     clock_ghz: float
     l2_bytes: int
-    l2_partitions: int
     dram_gb_s: float
     fp32_fma: int
     mufu: int
@@ -60,7 +59,6 @@ def _gpu(name: str, arch: dict, row: dict) -> Gpu:
         sms=merged["sms"],
         clock_ghz=merged["clock"],
         l2_bytes=merged["l2"],
-        l2_partitions=merged.get("l2_partitions", 1),
         dram_gb_s=merged["dram"],
         fp32_fma=merged["fp32_fma"],
         mufu=merged["mufu"],

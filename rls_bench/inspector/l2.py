@@ -2,11 +2,12 @@
 
 Blocks start in the order of their program number and take the next free slot of an SM; those that are resident walk
 over the keys in step, one tile of keys a round. Every read goes to L2 (cp.async and TMA pass the L1 by). The replay
-follows a sample: of every tensor each n-th line, where n lines are one key tile, against the cache's size over n. Long
-sequences walk in wider rounds, and of a launch with many heads the first are followed; both only thin the sample.
+follows a sample: of every tensor each n-th line, against the cache's size over n. Long sequences walk in wider rounds,
+and of a launch with many heads the first are followed.
 
-Real blocks drift apart, and a GPU with two L2 partitions may hold a line twice, so a measured hit rate comes out lower
-where the working set is near the cache's size.
+Real blocks drift apart, a GPU with two L2 partitions may hold a line twice, and others' lines lie in the cache too, so
+that each launch is replayed against the whole L2 and against half of it: read the two as a bracket. Compare DRAM bytes,
+not hit rates: a profiler counts a line that is still on its way as missed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,10 @@ from rls_bench.problem import DTYPE_BYTES, Problem
 
 LINE_BYTES = 128
 WAYS = 16
+# Lines of the sampled cache, at least: sets enough for the hash to even out.
+_LEAST_LINES = 512
 # Rounds that a block takes over its keys, at most.
-_MAX_ROUNDS = 512
+_MAX_ROUNDS = 256
 # Launches are followed until every slot was filled this many times.
 _WAVES = 3
 _TENSORS = ("query", "key", "value", "bias", "out")
@@ -102,14 +106,15 @@ def launch_order(problem: Problem, block_m: int) -> tuple[Ints, Ints]:
     return program // blocks, blocks - 1 - block if problem.is_causal else block
 
 
+@cache
 def replay(problem: Problem, tiling: Tiling, l2_bytes: int) -> Replay:
     """Replay one forward call of ``problem`` against an L2 of ``l2_bytes``."""
     followed = _followed_heads(problem, tiling)
     heads, blocks = launch_order(problem, tiling.block_m)
     heads, blocks = heads[heads < followed], blocks[heads < followed]
-    walk = _Walk.of(problem, tiling)
+    walk = _Walk.of(problem, tiling, l2_bytes)
     rounds = walk.rounds(problem, tiling)[blocks]
-    cache = _Cache(l2_bytes // walk.unit_bytes)
+    lines_held = _Cache(l2_bytes // walk.unit_bytes)
     read = np.zeros(len(_TENSORS), dtype=np.int64)
     again = np.zeros(len(_TENSORS), dtype=np.int64)
     seen: set[int] = set()
@@ -132,7 +137,7 @@ def replay(problem: Problem, tiling: Tiling, l2_bytes: int) -> Replay:
         read += [len(lines) for lines in touched]
         # Blocks in step that want the same line in one round share one fetch of it.
         lines = np.unique(np.concatenate([lines + index * _SPACING for index, lines in enumerate(touched)]))
-        missed = cache.touch(lines)
+        missed = lines_held.touch(lines)
         again += np.bincount([line // _SPACING for line in missed.tolist() if line in seen], minlength=len(_TENSORS))
         seen.update(missed.tolist())
         program, position = program[~done], position[~done] + 1
@@ -157,12 +162,12 @@ LENGTHS = tuple(1024 << power for power in range(8))
 
 @dataclass(frozen=True)
 class Swept:
-    """One length on one GPU; ``half`` is for an L2 of two partitions that each hold a copy of every line."""
+    """One length on one GPU, replayed against the whole of its L2 and against half."""
 
     gpu: Gpu
     length: int
     whole: Replay
-    half: Replay | None
+    half: Replay
 
 
 def sweep(inspections: Sequence[Inspection]) -> list[Swept]:
@@ -183,8 +188,7 @@ def sweep(inspections: Sequence[Inspection]) -> list[Swept]:
         tiling = Tiling(kernel.block_m, kernel.block_n, gpu.sms * kernel.blocks_per_sm)
         for length in LENGTHS:
             problem = replace(SWEPT, query_length=length, key_length=length)
-            whole = replay(problem, tiling, gpu.l2_bytes)
-            half = replay(problem, tiling, gpu.l2_bytes // 2) if gpu.l2_partitions > 1 else None
+            whole, half = (replay(problem, tiling, size) for size in (gpu.l2_bytes, gpu.l2_bytes // 2))
             found.append(Swept(gpu, length, whole, half))
     return found
 
@@ -197,10 +201,11 @@ class _Walk:
     unit_bytes: int
 
     @classmethod
-    def of(cls, problem: Problem, tiling: Tiling) -> _Walk:
+    def of(cls, problem: Problem, tiling: Tiling, l2_bytes: int) -> _Walk:
         tiles = -(-problem.key_length // tiling.block_n)
         keys = tiling.block_n * -(-tiles // _MAX_ROUNDS)
-        return cls(keys, keys * problem.head_dim * DTYPE_BYTES[problem.dtype])
+        tile_bytes = keys * problem.head_dim * DTYPE_BYTES[problem.dtype]
+        return cls(keys, max(LINE_BYTES, min(tile_bytes, l2_bytes // _LEAST_LINES)))
 
     def rounds(self, problem: Problem, tiling: Tiling) -> Ints:
         """Rounds of each block of queries."""
@@ -244,10 +249,8 @@ class _Cache:
 
     def touch(self, lines: Ints) -> Ints:
         """Read distinct ``lines`` in turn; those that were not there, which take the place of the oldest."""
-        # Like the hardware, spread neighbouring lines over the sets by a hash.
-        mixed = (lines.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
         missed = []
-        for line, index in zip(lines.tolist(), (mixed % np.uint64(len(self._sets))).tolist(), strict=True):
+        for line, index in zip(lines.tolist(), (_mixed(lines) % np.uint64(len(self._sets))).tolist(), strict=True):
             held = self._sets[index]
             if line in held:
                 held.move_to_end(line)
@@ -257,6 +260,17 @@ class _Cache:
                 held.popitem(last=False)
             held[line] = None
         return np.array(missed, dtype=np.int64)
+
+
+def _mixed(lines: Ints) -> NDArray[np.uint64]:
+    """Lines as well mixed numbers: like the hardware's hash, it keeps power-of-two strides from sharing few sets.
+
+    The finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
+    """
+    mixed = lines.astype(np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _kv_head(problem: Problem, head: Ints) -> Ints:

@@ -19,7 +19,9 @@ def _table(title: str, *headings: str, names: int = 1) -> Table:
     """A table whose first ``names`` columns are text, the others figures."""
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index < names else "right", no_wrap=index == 0)
+        table.add_column(
+            heading, justify="left" if index < names else "right", no_wrap=index == 0 or heading == "measured"
+        )
     return table
 
 
@@ -106,10 +108,8 @@ def replays(swept: Sequence[l2.Swept]) -> Table:
         *("K, V stay up to", "b stays up to", f"DRAM GB at {short(lengths[-1])}", "of least", "measured"),
     )
     for gpu in dict.fromkeys(row.gpu for row in swept):
-        for name, of in (("", "whole"), (", two copies", "half")):
+        for name, of in (("", "whole"), (", half of L2", "half")):
             rows = {row.length: getattr(row, of) for row in swept if row.gpu == gpu}
-            if None in rows.values():
-                continue
             last = rows[lengths[-1]]
             mark = gpu.mark("l2_bytes", "sms")
             table.add_row(

@@ -50,7 +50,7 @@ def test_models_are_labelled_and_claim_no_measurement(run):
     output = run("--l2").output
     assert output.count("MODEL, not measured") == 2
     assert "not measured yet" in output
-    assert "a100-sxm-80gb, two copies" in output
+    assert "a100-sxm-80gb, half of L2" in output
 
 
 def test_the_json_holds_everything_found(run, tmp_path):

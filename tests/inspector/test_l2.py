@@ -69,6 +69,7 @@ def test_a_sample_of_heads_predicts_the_whole_launch(monkeypatch):
 
     long = replace(PROBLEM, query_length=4096, key_length=4096)
     sampled = replay(long, TILING, MIB)
+    replay.cache_clear()
     monkeypatch.setattr(l2, "_followed_heads", lambda problem, tiling: problem.query_heads)
     whole = replay(long, TILING, MIB)
     assert sampled.followed_heads < whole.followed_heads
@@ -80,6 +81,7 @@ def test_wide_rounds_predict_the_same(monkeypatch):
 
     long = replace(PROBLEM, query_length=8192, key_length=8192)
     fine = replay(long, TILING, 2 * MIB)
+    replay.cache_clear()
     monkeypatch.setattr(l2, "_MAX_ROUNDS", 32)
     assert replay(long, TILING, 2 * MIB).dram_bytes == pytest.approx(fine.dram_bytes, rel=0.15)
 
@@ -90,11 +92,18 @@ def test_the_least_recently_used_line_goes_first():
     assert touch == [[1], [2], [3], [4], [], [5], [2], []]
 
 
+def test_power_of_two_strides_spread_over_power_of_two_sets():
+    cache = _Cache(lines=16 << 10)
+    strided = np.arange(8 << 10) * 64
+    cache.touch(strided)
+    assert len(cache.touch(strided)) < 0.05 * len(strided)
+
+
 def test_lines_spread_over_the_sets():
     cache = _Cache(lines=16 * 64)
     assert len(cache.touch(np.arange(16 * 32))) == 16 * 32
     # Half full and hashed: hardly a set overflowed.
-    assert len(cache.touch(np.arange(16 * 32))) < 16
+    assert len(cache.touch(np.arange(16 * 32))) < 0.05 * 16 * 32
 
 
 def test_a_sweep_takes_each_gpu_of_an_inspected_architecture(monkeypatch):
@@ -106,5 +115,5 @@ def test_a_sweep_takes_each_gpu_of_an_inspected_architecture(monkeypatch):
     assert [(row.gpu.name, row.length) for row in rows] == [
         (name, length) for name in ("h100-sxm", "h200") for length in (1024, 2048)
     ]
-    assert all(row.half is not None and row.half.hit_rate <= row.whole.hit_rate for row in rows)
+    assert all(row.half.hit_rate <= row.whole.hit_rate for row in rows)
     assert sweep([inspection()]) == []
