@@ -3,8 +3,15 @@
 compile     one kernel for one architecture: registers, shared memory, SASS
 sass        the hot loop and what it is made of
 occupancy   how many blocks an SM holds, and what stops the next one
+inspection  one case compiled, counted and cached; many over processes
+cases       the shipped kernels as cases
 tax         what steering costs in the hot loop
+bars        what a shipped kernel must compile to
+baseline    inspections in a file, and what grew since
+tracking    figures to track from commit to commit
 gpus        figures of real GPUs, with those that are unsure marked
 floors      a model: the least time that tensor, MUFU, FP32, issue and DRAM limits allow
 l2          a model: a set-associative LRU replay of the kernel's tiles
+tables      all of it for a terminal
+chart       the replay as an image
 """

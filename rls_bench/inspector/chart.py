@@ -24,7 +24,7 @@ def draw(path: Path, swept: Sequence[l2.Swept]) -> None:
 
     alike: dict[tuple[int, int, str], list[str]] = {}
     for gpu in dict.fromkeys(row.gpu for row in swept):
-        alike.setdefault((gpu.l2_bytes, gpu.sms, gpu.arch), []).append(gpu.name)
+        alike.setdefault((gpu.l2_bytes, gpu.sms, gpu.arch), []).append(gpu.name + gpu.mark("l2_bytes", "sms"))
     labels = {
         key: f"{', '.join(names)} ({key[0] / 1e6:.0f} MB)"
         for key, names in sorted(alike.items(), key=lambda item: item)
@@ -59,7 +59,7 @@ def draw(path: Path, swept: Sequence[l2.Swept]) -> None:
     traffic.yaxis.set_major_formatter("{x:g}×")
     traffic.set(ylabel="predicted DRAM bytes over the least possible", title="DRAM traffic")
     traffic.legend(title=None, loc="upper left", frameon=True, fontsize="small")
-    figure.suptitle(f"MODEL, not measured: LRU replay of the prefill kernel, {l2.SWEPT_TITLE}")
+    figure.suptitle(f"MODEL, not measured: LRU replay of the prefill kernel, {l2.SWEPT_TITLE} (?: size recalled)")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -35,8 +35,9 @@ class Source:
 class Compiled:
     """What ptxas made of a kernel. ``spill_bytes`` are those of all static spill stores, a thread.
 
-    ``shared_bytes`` is the launch's dynamic shared memory a block, ``num_warps`` what a block really runs (warp
-    specialisation adds some), ``tensor_memory_columns`` what a block allocates of tensor memory.
+    ``shared_bytes`` is the launch's dynamic shared memory a block, ``tensor_memory_columns`` what a block allocates of
+    tensor memory. ``num_warps`` is what a block really runs; of a warp-specialised kernel ``partition_warps`` says how
+    many of them do the same, otherwise it is empty.
     """
 
     registers: int
@@ -46,7 +47,7 @@ class Compiled:
     tensor_memory_columns: int
     num_warps: int
     sass: str
-    ptx: str
+    partition_warps: tuple[int, ...] = ()
 
 
 def load(source: Source) -> Any:
@@ -101,7 +102,7 @@ def compile_for(source: Source, arch: str) -> Compiled:
         tensor_memory_columns=getattr(kernel.metadata, "tmem_size", 0) or 0,
         num_warps=kernel.metadata.num_warps,
         sass=sass,
-        ptx=kernel.asm["ptx"],
+        partition_warps=_partition_warps(kernel.asm["ttgir"], kernel.metadata.num_warps),
     )
 
 
@@ -128,6 +129,12 @@ def spill_bytes(sass: str) -> int:
     widths = {"": 4, "64": 8, "128": 16, "U8": 1, "S8": 1, "U16": 2, "S16": 2}
     stores = re.findall(r"\bSTL(?:\.(\d+|[US]\d+))?\b", sass)
     return sum(widths.get(width, 4) for width in stores)
+
+
+def _partition_warps(ttgir: str, num_warps: int) -> tuple[int, ...]:
+    """Warps of the default partition and of each other one, in Triton's GPU dialect."""
+    others = [int(warps) for warps in re.findall(r"partition\d+\([^)]*\) num_warps\((\d+)\)", ttgir)]
+    return (num_warps - sum(others), *others) if others else ()
 
 
 def _triton() -> Any:

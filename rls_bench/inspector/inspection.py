@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -62,7 +63,8 @@ class Case:
 class HotLoop:
     """An innermost loop with tensor-core instructions, counted a score.
 
-    Every figure is thread instructions over scores: instructions × 32 × warps / (block_m · block_n · unroll).
+    Every figure is thread instructions over scores: instructions × 32 × warps / (block_m · block_n · unroll). In a
+    warp-specialised kernel the loops of all partitions count together.
     ``fp32`` are instructions of ``sass.FP32``; ``fp32_lanes`` count packed ones twice. ``mix`` is by group of
     ``sass.Instruction.group``. ``unroll`` is None where a tensor instruction's shape could not be read; figures are
     then those of one score tile a pass.
@@ -170,7 +172,14 @@ def _ranked(case: Case, compiled: compiler.Compiled) -> list[tuple[HotLoop, sass
     The other loops of a kernel mask, for diagonal and last tiles alone, or do a part of the products.
     """
     function = _kernel(compiled)
-    loops = [(count(case, function, loop, compiled.num_warps), loop) for loop in sass.hot_loops(function)]
+    hot = sass.hot_loops(function)
+    if compiled.partition_warps:
+        # Each partition walks over the keys in a loop of its own; a score costs what all of them issue for it. With
+        # more than one loop of products it cannot be told which belong together, and nothing is counted.
+        together = sass.working_loops(function)
+        warps = max(compiled.partition_warps)
+        return [(_count(case, function, together, warps), loop) for loop in hot] if len(hot) == 1 else []
+    loops = [(_count(case, function, [loop], compiled.num_warps), loop) for loop in hot]
 
     def order(pair: tuple[HotLoop, sass.Loop]) -> tuple[bool, float]:
         is_part = pair[0].unroll is not None and pair[0].unroll < 0.75
@@ -179,26 +188,28 @@ def _ranked(case: Case, compiled: compiler.Compiled) -> list[tuple[HotLoop, sass
     return sorted(loops, key=order)
 
 
-def count(case: Case, function: sass.Function, loop: sass.Loop, num_warps: int) -> HotLoop:
-    """Figures a score of one loop."""
+def _count(case: Case, function: sass.Function, loops: Sequence[sass.Loop], num_warps: int) -> HotLoop:
+    """Figures a score of ``loops`` that pass over the same tile, each run by ``num_warps`` warps."""
     scores = case.block_m * case.block_n
-    done = sass.multiply_adds(function, loop, num_warps)
+    found = [sass.multiply_adds(function, loop, num_warps) for loop in loops]
+    done = None if None in found else sum(each for each in found if each)
     unroll = done / (scores * case.multiply_adds) if done else None
     # A tile more or less of padding (an extra k-step) is not an unrolled loop.
     tiles = max(1, round(unroll)) if unroll else 1
     scores_a_thread = scores * tiles / (num_warps * 32)
+    mix = sum((loop.mix for loop in loops), Counter[str]())
 
     def a_score(number: int) -> float:
         return round(number / scores_a_thread, 4)
 
     return HotLoop(
-        instructions=a_score(len(loop.instructions)),
-        fp32=a_score(loop.mix["fp32"]),
-        fp32_lanes=a_score(loop.fp32_lanes),
-        mufu=a_score(loop.mix["mufu"]),
+        instructions=a_score(mix.total()),
+        fp32=a_score(mix["fp32"]),
+        fp32_lanes=a_score(sum(loop.fp32_lanes for loop in loops)),
+        mufu=a_score(mix["mufu"]),
         tensor_flops=2 * done / (scores * tiles) if done else None,
         unroll=unroll,
-        mix={group: a_score(number) for group, number in sorted(loop.mix.items())},
+        mix={group: a_score(number) for group, number in sorted(mix.items())},
     )
 
 

@@ -242,16 +242,21 @@ def hot_loops(function: Function) -> list[Loop]:
 
     A kernel without tensor cores (float32 without tf32) has its innermost loops with MUFU instructions instead.
     """
-    every = loops(function)
-    for wanted in ("tensor", "mufu"):
-        holding = [loop for loop in every if loop.mix[wanted]]
-        if holding:
-            return [
-                loop
-                for loop in holding
-                if not any(other != loop and loop.start <= other.start and other.end <= loop.end for other in holding)
-            ]
-    return []
+    return _innermost(function, {"tensor"}) or _innermost(function, {"mufu"})
+
+
+def working_loops(function: Function) -> list[Loop]:
+    """The innermost loops that compute or move data, by address: all but those that wait."""
+    return _innermost(function, {"tensor", "mufu", "fp32", "shared", "global", "tensor memory"})
+
+
+def _innermost(function: Function, groups: set[str]) -> list[Loop]:
+    holding = [loop for loop in loops(function) if groups & loop.mix.keys()]
+    return [
+        loop
+        for loop in holding
+        if not any(other != loop and loop.start <= other.start and other.end <= loop.end for other in holding)
+    ]
 
 
 def multiply_adds(function: Function, loop: Loop, num_warps: int) -> int | None:

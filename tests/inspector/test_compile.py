@@ -18,6 +18,12 @@ def test_a_kernel_compiles_without_a_gpu():
     assert "Function : plain_flash" in compiled.sass
 
 
+def test_partitions_are_read_off_tritons_dialect():
+    ttgir = "default { } partition0(%a: i32) num_warps(4) { } partition1(%a: i32, %b: i32) num_warps(2) { }"
+    assert compiler._partition_warps(ttgir, 10) == (4, 4, 2)
+    assert compiler._partition_warps("module {}", 8) == ()
+
+
 def test_spill_bytes_are_those_of_all_spill_stores():
     sass = (
         "STL [R1+0x8], R4 ;\n @P0 STL.64 [R1], R2 ;\n STL.128 [R1+0x10], R8 ;\n STL.U8 [R1], R3 ;\n LDL.64 R2, [R1] ;"

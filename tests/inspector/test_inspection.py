@@ -22,7 +22,7 @@ UNROLLED = """
 
 
 def compiled(sass: str, num_warps: int = 1) -> Compiled:
-    return Compiled(100, 0, 0, 1024, 0, num_warps, sass, ptx="")
+    return Compiled(100, 0, 0, 1024, 0, num_warps, sass)
 
 
 def test_figures_are_a_score_of_the_tile():
@@ -44,6 +44,34 @@ def test_a_loop_with_a_part_of_the_products_is_not_the_hot_one():
     found = measure(case, compiled(part))
     assert [loop.unroll for loop in found.hot_loops] == [1, 0.5]
     assert found.hot_loops[1].instructions < found.hot.instructions
+
+
+SPECIALISED = """
+		Function : plain_flash
+        /*0000*/               @P0 BRA 0x40 ;
+        /*0010*/                   HMMA.16816.F32.BF16 R12, R4, R144, R52 ;
+        /*0020*/               @P1 BRA 0x10 ;
+        /*0030*/                   EXIT ;
+        /*0040*/                   MUFU.EX2 R1, R1 ;
+        /*0050*/                   FFMA R1, R1, R2, R3 ;
+        /*0060*/               @P1 BRA 0x40 ;
+        /*0070*/                   SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [R4], R5 ;
+        /*0080*/              @!P0 BRA 0x70 ;
+        /*0090*/                   EXIT ;
+"""
+
+
+def test_partitions_of_a_specialised_kernel_count_together():
+    """One warp multiplies, another does the softmax: a score costs the instructions of both loops, without waits."""
+    case = replace(plain_case("sm_80"), block_m=16, block_n=8, multiply_adds=16)
+    found = measure(case, replace(compiled(SPECIALISED, num_warps=2), partition_warps=(1, 1)))
+    assert (found.hot.instructions, found.hot.mufu, found.hot.unroll) == (5 / 4, 1 / 4, 1)
+
+
+def test_a_specialised_kernel_whose_loops_cannot_be_told_apart_is_not_counted():
+    twice = SPECIALISED.replace("FFMA R1, R1, R2, R3", "HMMA.16816.F32.BF16 R12, R4, R144, R52")
+    found = measure(plain_case("sm_80"), replace(compiled(twice, num_warps=2), partition_warps=(1, 1)))
+    assert found.hot is None
 
 
 @pytest.fixture(scope="module")
