@@ -7,10 +7,6 @@ from collections.abc import Iterable, Sequence
 from rls_bench.inspector.compile import Source, capability
 from rls_bench.inspector.inspection import Case, Variant
 
-# Matrix products over a tile of scores, each head_dim multiply-adds a score: q kᵀ and p v forward; backward recomputes
-# the scores and dp = do vᵀ, then dq, or dk and dv.
-_PRODUCTS = {"prefill": 2, "decode": 2}
-
 
 def shipped(archs: Iterable[str]) -> list[Case]:
     """Every shipped variant for each of ``archs`` (``"sm_90"``), in the order of the kernels' own table."""
@@ -37,7 +33,7 @@ def shipped(archs: Iterable[str]) -> list[Case]:
                 num_warps=configuration.num_warps,
                 num_stages=configuration.num_stages,
             )
-            products = _PRODUCTS[shipped.kernel] * shipped.head_dim
+            products = shipped.products * shipped.head_dim
             found.append(Case(variant, arch, source, configuration.block_m, configuration.block_n, products))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rls_kernels.triton import configurations
@@ -18,7 +18,7 @@ _STRIDES = (
 )
 # What a launch specialises on: a stride of 1 becomes a constant, one divisible by 16 is known to be.
 _UNIT_STRIDES = ("stride_qd", "stride_kd", "stride_vd", "stride_bias_n", "stride_strength_m")
-_SIZES = ("batches", "query_heads", "group_size", "query_length", "key_length")
+_SIZES = ("query_heads", "group_size", "query_length", "key_length")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Variant:
 
     ``function`` is ``"module:attribute"`` of the ``triton.jit`` function; ``signature`` maps each run-time argument to
     its Triton type, ``constexprs`` the others to their values; ``aligned`` are the arguments that are multiples of 16
-    (bytes for pointers). ``strength_layout`` is ``"none"`` for the same kernel unsteered.
+    (bytes for pointers). ``products`` are the matrix products over a tile of scores, each ``head_dim`` multiply-adds a
+    score. ``strength_layout`` is ``"none"`` for the same kernel unsteered.
     """
 
     kernel: str
@@ -43,6 +44,7 @@ class Variant:
     constexprs: Mapping[str, Any]
     aligned: tuple[str, ...]
     configuration: Configuration
+    products: int
 
 
 def prefill(
@@ -58,50 +60,71 @@ def prefill(
 ) -> Variant:
     """The prefill kernel, or with ``eps`` the floored one, for ``arch`` (90 for sm_90); D and Dv are ``head_dim``."""
     chosen = configuration or configurations.prefill(arch, head_dim, _ELEMENT_BYTES[dtype], exact_sums=eps or stats)
-    steered = strength_layout != "none"
-    width = max(16, 1 << (head_dim - 1).bit_length())
-    constexprs: dict[str, Any] = {
-        "HEAD_DIM": head_dim,
-        "VALUE_DIM": head_dim,
-        "CAUSAL": is_causal,
-        "HAS_LENGTHS": False,
-        "PER_QUERY": strength_layout == "bhq",
-        "STATS": stats,
-        "PRECISION": "ieee",
-        "PARTIALS": chosen.partials,
-        "BLOCK_M": chosen.block_m,
-        "BLOCK_N": chosen.block_n,
-        "BLOCK_D": width,
-        "BLOCK_DV": width,
-        **dict.fromkeys(_UNIT_STRIDES, 1),
-    }
+    constexprs = {"PER_QUERY": strength_layout == "bhq", "STATS": stats, "PARTIALS": chosen.partials}
+    outputs = {"out_ptr": _POINTERS[dtype], "lse_ptr": "*fp32"}
     if eps:
+        function = "rls_kernels.triton.floored:floored_kernel"
+        outputs["norm_ptr"] = "*fp32"
         constexprs["WEIGHT_BITS"] = 15 if dtype == "fp16" else 0
+        numbers = {"scale": "fp32", "eps": "fp32", "batches": "i32"}
     else:
+        function = "rls_kernels.triton.prefill:prefill_kernel"
+        steered = strength_layout != "none"
         constexprs |= {"STEERED": steered, "BIAS_FIRST": dtype != "fp32", "SUM_BY_DOT": chosen.sums_by_dot}
-    tensors = dict.fromkeys(("query_ptr", "key_ptr", "value_ptr"), _POINTERS[dtype])
-    tensors |= {"bias_ptr": "*fp32", "strength_ptr": "*fp32", "lengths_ptr": "*i32", "out_ptr": _POINTERS[dtype]}
-    tensors |= dict.fromkeys(("lse_ptr", "norm_ptr", "stats_ptr") if eps else ("lse_ptr", "stats_ptr"), "*fp32")
-    strides = [stride for stride in _STRIDES if stride not in constexprs]
-    signature = tensors | dict.fromkeys(strides, "i32") | {"scale": "fp32"}
-    if eps:
-        signature["eps"] = "fp32"
-    signature |= dict.fromkeys(_SIZES, "i32")
-    return Variant(
-        kernel="prefill",
-        arch=arch,
-        head_dim=head_dim,
-        dtype=dtype,
-        is_causal=is_causal,
-        eps=eps,
-        stats=stats,
-        strength_layout=strength_layout,
-        function="rls_kernels.triton.floored:floored_kernel" if eps else "rls_kernels.triton.prefill:prefill_kernel",
-        signature=signature,
-        constexprs=constexprs,
-        aligned=(*tensors, *strides),
-        configuration=chosen,
-    )
+        numbers = {"scale": "fp32", "batches": "i32"}
+    outputs["stats_ptr"] = "*fp32"
+    return _variant(
+        "prefill", function, arch, head_dim, dtype, outputs, numbers, constexprs, chosen, 2,
+        is_causal=is_causal, eps=eps, stats=stats, strength_layout=strength_layout,
+    )  # fmt: skip
+
+
+def decode(
+    arch: int, head_dim: int, dtype: str = "bf16", *, eps: bool = False, strength_layout: str = "scalar"
+) -> Variant:
+    """The decode kernel for one query and up to 16 query heads of a group."""
+    chosen = replace(configurations.decode(arch, head_dim, _ELEMENT_BYTES[dtype]), block_m=16)
+    outputs = dict.fromkeys(("partial_out_ptr", "partial_weighted_ptr", "partial_rows_ptr"), "*fp32")
+    constexprs = {
+        "STEERED": strength_layout != "none", "BIAS_PER_HEAD": False, "HAS_EPS": eps, "STATS": False,
+    }  # fmt: skip
+    return _variant(
+        "decode", "rls_kernels.triton.decode:decode_kernel", arch, head_dim, dtype, outputs,
+        {"scale": "fp32", "batches": "i32", "split_length": "i32"}, constexprs, chosen, 2,
+        eps=eps, strength_layout=strength_layout,
+    )  # fmt: skip
+
+
+def backward(
+    arch: int, head_dim: int, dtype: str = "bf16", *, is_causal: bool = False, eps: bool = False
+) -> list[Variant]:
+    """The two backward kernels: gradients by query, and by key."""
+    chosen = configurations.backward(arch, head_dim, _ELEMENT_BYTES[dtype])
+    saved = dict.fromkeys(("lse_ptr", "norm_ptr", "delta_ptr", "residual_ptr"), "*fp32")
+    saved["gradient_ptr"] = _POINTERS[dtype]
+    by_query = {"query_gradient_ptr": _POINTERS[dtype], "strength_gradient_ptr": "*fp32"}
+    by_key = dict.fromkeys(("key_gradient_ptr", "value_gradient_ptr"), _POINTERS[dtype]) | {
+        "bias_gradient_ptr": "*fp32"
+    }
+    numbers = {"scale": "fp32", "eps": "fp32"}
+    constexprs = {"PER_QUERY": False, "HAS_EPS": eps}
+    return [
+        _variant(
+            f"backward-{side}",
+            f"rls_kernels.triton.backward:{side}_gradient_kernel",
+            arch,
+            head_dim,
+            dtype,
+            saved | written,
+            numbers,
+            constexprs,
+            chosen,
+            products,
+            is_causal=is_causal,
+            eps=eps,
+        )
+        for side, written, products in (("query", by_query, 3), ("key", by_key, 4))
+    ]
 
 
 def shipped(arch: int) -> Iterator[Variant]:
@@ -113,5 +136,58 @@ def shipped(arch: int) -> Iterator[Variant]:
             yield prefill(arch, head_dim, dtype, is_causal=True)
             yield prefill(arch, head_dim, dtype, eps=True)
             yield prefill(arch, head_dim, dtype, stats=True)
+            yield decode(arch, head_dim, dtype)
+            yield from backward(arch, head_dim, dtype)
     yield prefill(arch, 256)
     yield prefill(arch, 64, "fp32")
+
+
+def _variant(
+    kernel: str,
+    function: str,
+    arch: int,
+    head_dim: int,
+    dtype: str,
+    outputs: Mapping[str, str],
+    numbers: Mapping[str, str],
+    constexprs: Mapping[str, Any],
+    configuration: Configuration,
+    products: int,
+    *,
+    is_causal: bool = False,
+    eps: bool = False,
+    stats: bool = False,
+    strength_layout: str = "scalar",
+) -> Variant:
+    width = configurations.block_width(head_dim)
+    inputs = dict.fromkeys(("query_ptr", "key_ptr", "value_ptr"), _POINTERS[dtype])
+    inputs |= {"bias_ptr": "*fp32", "strength_ptr": "*fp32", "lengths_ptr": "*i32"}
+    strides = [stride for stride in _STRIDES if stride not in _UNIT_STRIDES]
+    return Variant(
+        kernel=kernel,
+        arch=arch,
+        head_dim=head_dim,
+        dtype=dtype,
+        is_causal=is_causal,
+        eps=eps,
+        stats=stats,
+        strength_layout=strength_layout,
+        function=function,
+        signature=inputs | dict(outputs) | dict.fromkeys([*strides, *_SIZES], "i32") | dict(numbers),
+        constexprs={
+            "HEAD_DIM": head_dim,
+            "VALUE_DIM": head_dim,
+            "CAUSAL": is_causal,
+            "HAS_LENGTHS": False,
+            "PRECISION": "ieee",
+            "BLOCK_M": configuration.block_m,
+            "BLOCK_N": configuration.block_n,
+            "BLOCK_D": width,
+            "BLOCK_DV": width,
+            **dict.fromkeys(_UNIT_STRIDES, 1),
+            **constexprs,
+        },
+        aligned=(*inputs, *outputs, *strides),
+        configuration=configuration,
+        products=products,
+    )
