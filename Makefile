@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup bench test test-slow lint asv clean
+.PHONY: setup bench test test-slow lint sanitize sanitize-triton asv clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,13 @@ ASV_MACHINE ?= laptop
 asv: setup
 	$(BIN)/asv machine --machine $(ASV_MACHINE) --yes
 	$(BIN)/asv run --machine $(ASV_MACHINE) --set-commit-hash $$(git rev-parse HEAD) --record-samples
+
+# Reads out of bounds and races in the Triton kernels, without a GPU. ttsem declares Python >= 3.12 and runs on 3.11.
+sanitize: sanitize-triton
+sanitize-triton: setup
+	$(BIN)/python -c 'import ttsem' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --ignore-requires-python --no-deps -c constraints.txt ttsem
+	$(BIN)/python -m ttsem.sanitize tests/kernels/triton_sanitized.py
 
 clean:
 	rm -rf $(VENV) .asv

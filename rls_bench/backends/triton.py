@@ -18,7 +18,7 @@ _WIDEST_HEAD = 256
 
 
 class Triton(Backend):
-    """Once: the compilation of the first call. In the call: the kernel, which reads b and λ as the caller gave them."""
+    """Once: tuning and compilation. In the call: the kernel, which reads b and λ as the caller gave them."""
 
     name = "triton"
     summary = "our fused Triton kernels: bias as the first value of the score accumulator"
@@ -56,26 +56,23 @@ class Triton(Backend):
                 "backend 'triton': CPU tensors need Triton's interpreter, which this process was started without; "
                 "set TRITON_INTERPRET=1 before Python starts, or give CUDA tensors"
             )
-        from rls_kernels.triton.attention import steered_attention
+        from rls_kernels.triton import attention
 
         problem = inputs.problem
+        tensors = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength, inputs.key_lengths)
+        options: dict[str, Any] = {
+            "scale": inputs.scale,
+            "eps": problem.eps,
+            "is_causal": problem.is_causal,
+            "return_stats": problem.return_stats,
+        }
 
         def call() -> Any:
-            output, stats = steered_attention(
-                inputs.query,
-                inputs.key,
-                inputs.value,
-                inputs.bias,
-                inputs.strength,
-                inputs.key_lengths,
-                scale=inputs.scale,
-                eps=problem.eps,
-                is_causal=problem.is_causal,
-                return_stats=problem.return_stats,
-            )
+            output, stats = attention.steered_attention(*tensors, **options)
             return (output, AttentionStats(*stats)) if problem.return_stats else output
 
-        if inputs.query.device.type == "cuda":
+        if inputs.query.device.type == "cuda" and not torch.compiler.is_compiling():
+            attention.tune(*tensors, **options)
             call()
         return call
 

@@ -39,6 +39,29 @@ def steered_attention(
     return out, stats
 
 
+def tune(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    key_lengths: Tensor | None = None,
+    *,
+    scale: float,
+    eps: float = 0.0,
+    is_causal: bool = False,
+    return_stats: bool = False,
+    allow_tf32: bool = False,
+) -> None:
+    """Choose block sizes for such a call by measuring, unless that was done before; later calls use the choice.
+
+    Only prefill is tuned; the choice is kept on disk by device, versions and shape class. Needs CUDA tensors.
+    """
+    call = launch.Call(query, key, value, bias, strength, key_lengths, scale, eps, is_causal, allow_tf32)
+    if not launch.is_decode(call):
+        launch.tune(call, return_stats)
+
+
 @torch.library.custom_op("rls_kernels::steered_forward", mutates_args=())
 def steered_forward(
     query: Tensor,

@@ -102,7 +102,7 @@ def query_gradient_kernel(
     value_columns = tl.arange(0, BLOCK_DV)
     last_key = start_m + query_rows + (key_length - query_length)
     limit = tl.load(lengths_ptr + batch) if HAS_LENGTHS else key_length
-    _, end = key_range(start_m, query_length, key_length, limit, CAUSAL, BLOCK_M, BLOCK_N)
+    end = key_range(start_m, query_length, key_length, limit, CAUSAL, BLOCK_M, BLOCK_N)[1]
 
     query = load_tile(query_ptr, start_m, stride_qm, stride_qd, query_rows, query_length, columns, HEAD_DIM, True)
     gradient = load_tile(
@@ -128,7 +128,7 @@ def query_gradient_kernel(
             visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL)
             plain_2 = dot(query, key.T, tl.zeros([BLOCK_M, BLOCK_N], tl.float32), PRECISION) * (scale * LOG2_E)
             product = dot(gradient, value.T, tl.zeros([BLOCK_M, BLOCK_N], tl.float32), PRECISION)
-            _, steered, _ = _weights(plain_2, strength * bias * LOG2_E, lse_2, norm_2, eps, visible, HAS_EPS)
+            steered = _weights(plain_2, strength * bias * LOG2_E, lse_2, norm_2, eps, visible, HAS_EPS)[1]
             residual += tl.sum(steered * (product - delta[:, None]), 1)
 
     query_gradient = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)

@@ -16,7 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
-from rls_kernels.triton import configurations
+from rls_kernels.triton import configurations, tuning
 from rls_kernels.triton.backward import key_gradient_kernel, query_gradient_kernel
 from rls_kernels.triton.configurations import Configuration
 from rls_kernels.triton.decode import ROW_FIGURES, decode_kernel, reduce_kernel
@@ -109,18 +109,20 @@ class Call:
 
 def forward(call: Call, return_stats: bool, configuration: Configuration | None = None) -> Forward:
     """The kernel that the shape asks for: decode for a handful of queries over a longer cache, else prefill."""
-    query_length, key_length = call.sizes[2:]
-    if configuration is None and query_length <= MOST_DECODE_QUERIES < key_length:
+    if configuration is None and is_decode(call):
         return decode(call, return_stats)
     return prefill(call, return_stats, configuration)
 
 
+def is_decode(call: Call) -> bool:
+    """Whether a handful of queries meet a longer cache."""
+    query_length, key_length = call.sizes[2:]
+    return query_length <= MOST_DECODE_QUERIES < key_length
+
+
 def prefill(call: Call, return_stats: bool, configuration: Configuration | None = None) -> Forward:
     """One launch of the prefill kernel, or with eps of the floored one."""
-    exact_sums = return_stats or call.eps > 0
-    chosen = configuration or configurations.prefill(
-        architecture(call.query.device), *call.shape_class, exact_sums=exact_sums
-    )
+    chosen = configuration or _choice(call, return_stats)
     result = _allocate(call, return_stats)
     batch, heads, query_length = call.rows
     grid = (triton.cdiv(query_length, chosen.block_m) * batch * heads,)
@@ -144,6 +146,37 @@ def prefill(call: Call, return_stats: bool, configuration: Configuration | None 
                 STEERED=True, BIAS_FIRST=call.query.dtype != torch.float32, SUM_BY_DOT=chosen.sums_by_dot, **constants,
             )  # fmt: skip
     return result
+
+
+def tune(call: Call, return_stats: bool) -> None:
+    """Measure the prefill kernel's candidates for ``call``'s shape class, unless that was done before; needs CUDA."""
+    tuning.tune(
+        torch.cuda.get_device_name(call.query.device),
+        _problem(call, return_stats),
+        _from_table(call, return_stats),
+        lambda configuration: prefill(call, return_stats, configuration),
+    )
+
+
+def _choice(call: Call, return_stats: bool) -> Configuration:
+    """What tuning has kept, else the table's."""
+    if call.query.device.type == "cuda":
+        chosen = tuning.kept(torch.cuda.get_device_name(call.query.device), _problem(call, return_stats))
+        if chosen is not None:
+            return chosen
+    return _from_table(call, return_stats)
+
+
+def _from_table(call: Call, return_stats: bool) -> Configuration:
+    exact_sums = return_stats or call.eps > 0
+    return configurations.prefill(architecture(call.query.device), *call.shape_class, exact_sums=exact_sums)
+
+
+def _problem(call: Call, return_stats: bool) -> str:
+    batch, heads, _ = call.rows
+    options = (call.is_causal, call.eps > 0, return_stats, call.strength.shape[2] > 1, call.allow_tf32)
+    head_dims = (call.query.shape[3], call.value.shape[3])
+    return tuning.shape_class(call.query.dtype, head_dims, call.sizes[2:], batch * heads, options)
 
 
 def decode(call: Call, return_stats: bool, configuration: Configuration | None = None) -> Forward:
