@@ -52,7 +52,6 @@ class Worker:
             stdout=printed,
             stderr=self._errors,
             pass_fds=(requests_in, replies_out),
-            start_new_session=True,
             env={**os.environ, **inherited, **(environment or {})},
         )
         os.close(requests_in)
@@ -100,9 +99,11 @@ class Worker:
     def stop(self) -> int:
         """End the worker and everything that it started; returns its exit status. Stopping twice is harmless."""
         if self._process.returncode is None:
-            # Until the leader is reaped below, nobody else can have its group's id.
+            # Until the leader is reaped below, nobody else can have its group's id. It makes the group itself, so
+            # one that has only just started has none.
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
         code = self._process.wait()
         self._resources.close()
         return code

@@ -7,16 +7,25 @@ off the process's death.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 
 from rls_bench.runner import messages
 from rls_bench.runner.messages import Channel, Closed
 
+# From <sys/prctl.h>.
+_PR_SET_PDEATHSIG = 1
+
 
 def main(arguments: list[str]) -> None:
     """Serve one backend until the coordinator closes the pipe."""
     name, incoming, outgoing = arguments[0], int(arguments[1]), int(arguments[2])
+    # A group of its own, so that Ctrl-C reaches the coordinator alone and the group can be ended as one. Not a session:
+    # Linux would schedule each session alike, whatever the user's nice says.
+    os.setpgid(0, 0)
+    _die_with_parent()
     _become_first_victim()
     _enter_environment(name)
     channel = Channel(incoming, outgoing, messages.Request)
@@ -52,6 +61,12 @@ def _enter_environment(name: str) -> None:
     os.execve(
         sys.executable, [sys.executable, "-m", "rls_bench.runner.worker", *sys.argv[1:]], {**os.environ, **wanted}
     )
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process once the coordinator is gone, even in the middle of a call that hangs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _become_first_victim() -> None:
