@@ -1,8 +1,8 @@
 """The process that holds one backend: it prepares, checks and times on request, and waits on its pipe in between.
 
-Started as ``python -m rls_bench.runner.worker BACKEND INCOMING OUTGOING`` by the coordinator; the numbers are inherited
-descriptors. Whatever goes wrong in the backend becomes a reply where that is possible; the coordinator reads the rest
-off the process's death.
+Started as ``python -m rls_bench.runner.worker BACKEND INCOMING OUTGOING SHARED`` by the coordinator; the last three are
+numbers of inherited descriptors. Whatever goes wrong in the backend becomes a reply where that is possible; the
+coordinator reads the rest off the process's death.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> None:
     """Serve one backend until the coordinator closes the pipe."""
-    name, incoming, outgoing = arguments[0], int(arguments[1]), int(arguments[2])
+    name, (incoming, outgoing, shared) = arguments[0], map(int, arguments[1:])
     # A group of its own, so that Ctrl-C reaches the coordinator alone and the group can be ended as one. Not a session:
     # Linux would schedule each session alike, whatever the user's nice says.
     os.setpgid(0, 0)
@@ -29,14 +29,15 @@ def main(arguments: list[str]) -> None:
     _become_first_victim()
     _enter_environment(name)
     channel = Channel(incoming, outgoing, messages.Request)
-    os.set_inheritable(incoming, False)
-    os.set_inheritable(outgoing, False)
+    for descriptor in (incoming, outgoing, shared):
+        os.set_inheritable(descriptor, False)
     # A forked child must neither hear nor answer the coordinator.
     os.register_at_fork(after_in_child=channel.close)
 
+    from rls_bench.runner.shared import SharedInputs
     from rls_bench.runner.workbench import Workbench
 
-    workbench = Workbench(name)
+    workbench = Workbench(name, SharedInputs(shared))
     try:
         while True:
             request = channel.receive()
