@@ -19,11 +19,16 @@ class Task(str, Enum):
     """What can be evaluated."""
 
     digits = "digits"
+    conflict = "conflict"
 
 
 def evaluate(
-    task: Annotated[Task, typer.Argument(help="digits: find and read a cell.")],
-    items: Annotated[int | None, typer.Option(min=2, help="Questions of each set and training.")] = None,
+    task: Annotated[
+        Task, typer.Argument(help="digits: find a cell and read it; conflict: believe one of two speakers.")
+    ],
+    items: Annotated[
+        int | None, typer.Option(min=2, help="Questions of each set and training (digits) or in all (conflict).")
+    ] = None,
     backend: Annotated[str, typer.Option(help="Backend of the steered attention; auto asks the policy.")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for TASK.csv, TASK.png and TASK.md.")] = Path("results/evaluate"),
     document: Annotated[
@@ -32,6 +37,8 @@ def evaluate(
 ) -> None:
     """Measure accuracy with and without steering, with its controls; write a table, a figure and a section."""
     from rich.console import Console
+
+    from rls_bench.evaluation.evaluation import Run
 
     console, errors = Console(), Console(stderr=True)
     start = time.perf_counter()
@@ -43,13 +50,16 @@ def evaluate(
         from rls_bench.evaluation.digits import task as digits
 
         evaluation = digits.evaluate(items=items or digits.ITEMS, backend=backend, log=log)
-    elapsed_s = time.perf_counter() - start
-    command = " ".join(["rls-bench", *sys.argv[1:]])
+    else:
+        from rls_bench.evaluation.conflict import task as conflict
+
+        evaluation = conflict.evaluate(items=items or conflict.ITEMS, backend=backend, log=log)
+    run = Run(" ".join(["rls-bench", *sys.argv[1:]]), time.perf_counter() - start, time.process_time())
     for caption, table in {**evaluation.tables, evaluation.title: evaluation.bar_table}.items():
         console.print(_table(caption, table))
-    for path in evaluation.write(out, command, elapsed_s, document):
+    for path in evaluation.write(out, run, document):
         console.print(str(path))
-    console.print(f"{task.value}: {elapsed_s:.0f} s")
+    console.print(str(run))
 
 
 def _table(caption: str, frame: DataFrame) -> Table:

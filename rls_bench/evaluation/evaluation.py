@@ -24,6 +24,21 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Run:
+    """The command that evaluated, and what it took: seconds on the clock and of CPU time, which a shared machine does
+    not stretch."""
+
+    command: str
+    elapsed_s: float
+    cpu_s: float
+
+    def __str__(self) -> str:
+        machine, date = host.current(), datetime.datetime.now(datetime.timezone.utc).date()
+        took = f"{self.elapsed_s:.0f} s, {self.cpu_s:.0f} s of CPU time"
+        return f"`{self.command}`, {date}: {took}, on {machine.title} (torch {machine.torch})."
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything that one run of a task found.
 
@@ -45,16 +60,14 @@ class Evaluation:
         cells = [(bar.what, bar.wanted, bar.got, "yes" if bar.met else "no") for bar in self.bars]
         return pd.DataFrame(cells, columns=["bar", "wanted", "got", "met"])
 
-    def section(self, command: str, elapsed_s: float, figure: str) -> str:
+    def section(self, run: Run, figure: str) -> str:
         """The run as a Markdown section; ``figure`` is the path of the picture as the document will see it."""
-        date = datetime.datetime.now(datetime.timezone.utc).date()
-        run = f"`{command}`, {date}, {elapsed_s:.0f} s on {host.current().title} (torch {host.current().torch})."
-        parts = [f"## {self.title}", self.about, run, f"![{self.title}]({figure})", _markdown(self.bar_table)]
+        parts = [f"## {self.title}", self.about, str(run), f"![{self.title}]({figure})", _markdown(self.bar_table)]
         for caption, table in self.tables.items():
             parts += [f"**{caption}**", _markdown(table)]
         return "\n\n".join(parts) + "\n"
 
-    def write(self, folder: Path, command: str, elapsed_s: float, document: Path | None = None) -> list[Path]:
+    def write(self, folder: Path, run: Run, document: Path | None = None) -> list[Path]:
         """Write ``TASK.csv``, ``TASK.png`` and ``TASK.md`` to ``folder``; returns what was written.
 
         With ``document``, its section of the same title is replaced, or added at its end, and the picture is put
@@ -64,13 +77,13 @@ class Evaluation:
         paths = [folder / f"{self.task}.{suffix}" for suffix in ("csv", "png", "md")]
         self.rows.to_csv(paths[0], index=False)
         self.figure.savefig(paths[1], dpi=120)
-        paths[2].write_text(self.section(command, elapsed_s, paths[1].name), encoding="utf-8")
+        paths[2].write_text(self.section(run, paths[1].name), encoding="utf-8")
         if document is not None:
             picture = document.parent / "figures" / paths[1].name
             picture.parent.mkdir(parents=True, exist_ok=True)
             self.figure.savefig(picture, dpi=120)
             text = document.read_text(encoding="utf-8") if document.exists() else ""
-            section = self.section(command, elapsed_s, f"figures/{picture.name}")
+            section = self.section(run, f"figures/{picture.name}")
             document.write_text(replace_section(text, section), encoding="utf-8")
             paths += [document, picture]
         return paths

@@ -10,19 +10,11 @@ from rls_bench.choose import Decision, choose, gather
 from rls_bench.report.frame import Results
 from rls_bench.report.tables import Column, Table, table
 
-Decided = dict[str, list[Decision]]
 
-
-def decided(results: Results) -> Decided:
-    """The decisions for each machine, by its name in the report."""
-    names = {machine: name for name, machine in results.machines.items()}
-    return {names[evidence.machine]: choose(evidence) for evidence in gather(results.records)}
-
-
-def lead(results: Results, verdict: Decided) -> str:
+def lead(results: Results) -> str:
     """A sentence for each machine, and one on what is wrong."""
     sentences = []
-    for name, decisions in verdict.items():
+    for name, decisions in _decided(results).items():
         chosen = Counter(found.backend for found in decisions if found.backend)
         ranked = [f"{backend} in {count} of {len(decisions)} regimes" for backend, count in chosen.most_common(3)]
         abstained = len(decisions) - sum(chosen.values())
@@ -36,7 +28,7 @@ def lead(results: Results, verdict: Decided) -> str:
     return " ".join(sentences)
 
 
-def verdicts(verdict: Decided) -> Table:
+def verdicts(results: Results) -> Table:
     """A row for each machine and regime."""
     rows = [
         {
@@ -49,7 +41,7 @@ def verdicts(verdict: Decided) -> Table:
             "bound": _percent(found.regret_bound),
             "why": found.why if found.backend else f"{found.why}. Settle it: {found.settle}",
         }
-        for name, decisions in verdict.items()
+        for name, decisions in _decided(results).items()
         for found in decisions
     ]
     columns = [
@@ -63,6 +55,11 @@ def verdicts(verdict: Decided) -> Table:
         Column("why", "why"),
     ]
     return table(pd.DataFrame(rows, columns=[column.source for column in columns]), columns, "Verdict")
+
+
+def _decided(results: Results) -> dict[str, list[Decision]]:
+    names = {machine: name for name, machine in results.machines.items()}
+    return {names[evidence.machine]: choose(evidence) for evidence in gather(results.records)}
 
 
 def _percent(value: float | None) -> str:

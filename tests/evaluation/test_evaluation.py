@@ -1,7 +1,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rls_bench.evaluation.evaluation import Bar, Evaluation, replace_section
+from rls_bench.evaluation.evaluation import Bar, Evaluation, Run, replace_section
 
 
 def test_a_section_is_added_where_there_is_none():
@@ -29,6 +29,13 @@ def test_a_section_names_command_machine_and_bars():
         [Bar("x", "≥ 1", "2", True)],
         Figure(),
     )
-    section = evaluation.section("rls-bench evaluate toy", 12.3, "toy.png")
-    for part in ("## Toy", "`rls-bench evaluate toy`", "12 s on", "| x | ≥ 1 | 2 | yes |", "**T**", "![Toy](toy.png)"):
+    section = evaluation.section(Run("rls-bench evaluate toy", 12.3, 9.8), "toy.png")
+    for part in (
+        "## Toy",
+        "`rls-bench evaluate toy`",
+        "12 s, 10 s of CPU time, on",
+        "| x | ≥ 1 | 2 | yes |",
+        "**T**",
+        "![Toy](toy.png)",
+    ):
         assert part in section

@@ -1,0 +1,1 @@
+"""Conflict: two speakers say different things, and one of them is highlighted."""
