@@ -8,9 +8,9 @@ stands in where eager happens to be exact (a single visible key).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from rls_baselines.eager import eager_attention, row_statistics
@@ -46,11 +46,41 @@ def oracle(inputs: Inputs, rows: Tensor | None = None) -> OracleResult:
     )
 
 
-def check(backend: Backend, inputs: Inputs) -> Agreement:
+@dataclass(frozen=True)
+class Truth:
+    """What every backend's output on the same inputs is held against.
+
+    ``rows`` are the queries judged, int64; ``exact`` the oracle's results of them; ``floor`` float64 [B, Hq].
+    """
+
+    rows: Tensor
+    exact: OracleResult
+    floor: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        """All of it as plain tensors, to be kept in a file."""
+        return [self.rows, self.floor, *self.exact]
+
+    @staticmethod
+    def from_tensors(tensors: Sequence[Tensor]) -> Truth:
+        """What ``tensors`` gave."""
+        rows, floor, *exact = tensors
+        return Truth(rows, OracleResult(*exact), floor)
+
+
+def truth(inputs: Inputs) -> Truth:
+    """Ask the oracle about ``inputs``; the costly part of a check, and the same for every backend."""
+    rows = sample_rows(inputs)
+    exact = oracle(inputs, rows)
+    return Truth(rows, exact, error_floor(inputs, rows, exact.output))
+
+
+def check(backend: Backend, inputs: Inputs, known: Truth | None = None) -> Agreement:
     """Run ``backend`` on ``inputs`` and judge it.
 
     Beside the error: no NaN, every element written (fresh memory is poisoned with NaN), inputs left alone, and the
-    same result twice. A plain-attention backend is judged against the oracle at λ = 0.
+    same result twice. A plain-attention backend is judged against the oracle at λ = 0. ``known`` is the ``truth`` of
+    these inputs (of their λ = 0 form for such a backend) where it has been worked out before.
     """
     if not backend.steers:
         inputs = replace(inputs, strength=torch.zeros_like(inputs.strength))
@@ -69,23 +99,22 @@ def check(backend: Backend, inputs: Inputs) -> Agreement:
     changed = [name for name, tensor in inputs.tensors().items() if not torch.equal(tensor.detach(), before[name])]
     if changed:
         return _failed(f"changed its input {', '.join(changed)}")
-    verdict = judge(inputs, output, stats)
+    verdict = judge(inputs, output, stats, known)
     if verdict.passed and not torch.equal(output, repeated.detach()):
         return replace(verdict, passed=False, reason="gave another result the second time")
     return verdict
 
 
-def judge(inputs: Inputs, output: Tensor, stats: AttentionStats | None = None) -> Agreement:
-    """``output`` [B, Hq, Lq, Dv] and, where given, ``stats`` against the oracle."""
+def judge(inputs: Inputs, output: Tensor, stats: AttentionStats | None = None, known: Truth | None = None) -> Agreement:
+    """``output`` [B, Hq, Lq, Dv] and, where given, ``stats`` against the oracle; ``known`` as in ``check``."""
     if not bool(output.isfinite().all()):
         bad = int((~output.isfinite()).sum())
         return _failed(f"{bad} of {output.numel()} output elements are not finite, or were never written")
 
-    rows = sample_rows(inputs)
-    exact = oracle(inputs, rows)
+    known = known or truth(inputs)
+    rows, exact, floor = known.rows, known.exact, known.floor
     output = output.index_select(2, rows.to(output.device)).double().cpu()
     error = relative_error(output, exact.output)
-    floor = error_floor(inputs, rows, exact.output)
     slack = FLOAT32_SLACK if inputs.query.dtype == torch.float32 else 0.0
     ratio = float((error / floor).max())
     reason = ""
@@ -128,14 +157,15 @@ def poisoned_memory() -> Iterator[None]:
     """Within it, memory that torch hands out uninitialised holds NaN, so that what is never written shows."""
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    # torch fills fresh memory in its deterministic mode (torch.utils.deterministic.fill_uninitialized_memory).
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # torch fills fresh memory in its deterministic mode (torch.utils.deterministic.fill_uninitialized_memory). The
+    # public switch also loads torch's compiler to tell it, which takes longer than the whole check.
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch._C._set_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
 def gradients(backend: Backend, inputs: Inputs, output_gradient: Tensor) -> dict[str, Tensor]:

@@ -31,7 +31,8 @@ class Flex(Backend):
     summary = "FlexAttention, compiled, λ and b as tensors"
     # It compiles itself; inside another trace the CPU lowering refuses captured tensors that the graph computes.
     traceable = False
-    kernels = ("flex_attention", "cpp_fused")
+    # On a CPU the compiled graph is one call that the profiler cannot look into.
+    kernels = ("flex_attention", "CompiledFxGraph")
 
     def available(self) -> Support:
         """CUDA, or a C++ compiler for the CPU."""

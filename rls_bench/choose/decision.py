@@ -71,9 +71,17 @@ class Decision:
 
 def decide(cells: Sequence[Cell], objective: Objective = "latency", suite: str = "") -> Decision:
     """The decision for ``cells`` taken as one regime; ``suite`` is named in the command that would settle it."""
+    weighed = weigh(cells, objective)
+    if weighed.backend is None:
+        return _nobody(cells, objective, suite)
+    return _judge(replace(weighed, standings=standings(cells, weighed.order)), objective, suite)
+
+
+def weigh(cells: Sequence[Cell], objective: Objective = "latency") -> Decision:
+    """Whom the figures favour, however thin the evidence; it says neither why nor how sure that is."""
     costs = {name: known for name in _common(cells) if (known := _costs(cells, name, objective)) is not None}
     if not costs:
-        return _nobody(cells, objective, suite)
+        return Decision(tuple(cells), None, "")
     # Of each problem, the least cost among all that may be chosen for it, common to the others or not.
     least = [
         min(cost for other in cell.candidates.values() if (cost := _cost(other, objective)) is not None)
@@ -83,15 +91,11 @@ def decide(cells: Sequence[Cell], objective: Objective = "latency", suite: str =
         name: [math.log(cost / best) for cost, best in zip(known, least, strict=True)] for name, known in costs.items()
     }
     best = min(regrets, key=lambda name: (_mean(regrets[name]), name))
-    tie = math.log1p(max(TIE, *(cell.noise_floor for cell in cells)))
+    tie = math.log1p(_tie(cells))
     tied = [name for name in regrets if _farthest(regrets[name], regrets[best]) <= tie]
     chosen = min(tied, key=lambda name: _tie_break(cells, name))
     others = sorted((name for name in regrets if name != chosen), key=lambda name: _mean(regrets[name]))
-    bound, rival = _regret_bound(cells, chosen, objective)
-    if bound is not None and len(tied) > 1 and math.expm1(tie) > bound:
-        # Nothing tells those apart that lie within the noise.
-        bound, rival = math.expm1(tie), next(name for name in tied if name != chosen)
-    found = Decision(
+    return Decision(
         cells=tuple(cells),
         backend=chosen,
         why="",
@@ -100,24 +104,27 @@ def decide(cells: Sequence[Cell], objective: Objective = "latency", suite: str =
         margin=math.expm1(_mean(regrets[others[0]]) - _mean(regrets[chosen])) if others else None,
         regret=math.expm1(_mean(regrets[chosen])),
         worst_regret=math.expm1(max(regrets[chosen])),
-        regret_bound=bound,
-        standings=standings(cells, list(regrets)),
     )
-    return _judge(found, objective, rival, suite)
 
 
-def _judge(found: Decision, objective: Objective, rival: str, suite: str) -> Decision:
-    """``found`` with its reason, or abstaining."""
-    assert found.backend is not None
-    fewest = min(len(cell.candidates[found.backend].launches) for cell in found.cells)
+def _judge(found: Decision, objective: Objective, suite: str) -> Decision:
+    """``found`` with its reason and how sure it is, or abstaining."""
+    chosen = found.order[0]
+    bound, rival = _regret_bound(found.cells, chosen, objective)
+    tie = _tie(found.cells)
+    if bound is not None and found.tied and tie > bound:
+        # Nothing tells those apart that lie within the noise.
+        bound, rival = tie, found.tied[0]
+    found = replace(found, regret_bound=bound)
+    fewest = min(len(cell.candidates[chosen].launches) for cell in found.cells)
     if fewest < FEWEST_LAUNCHES:
-        why = f"{found.backend} was measured in {fewest} launches; wanted at least {FEWEST_LAUNCHES}"
+        why = f"{chosen} was measured in {fewest} launches; wanted at least {FEWEST_LAUNCHES}"
         return replace(found, backend=None, why=why, settle=_command(suite, found.order[:2], FEWEST_LAUNCHES))
     if objective == "latency" and found.regret_bound is not None and found.regret_bound > MOST_REGRET:
-        why = f"{found.backend} may be up to {found.regret_bound:.0%} slower than {rival}, for all that was measured"
+        why = f"{chosen} may be up to {found.regret_bound:.0%} slower than {rival}, for all that was measured"
         # The interval shrinks with the root of the launches.
         wanted = math.ceil(fewest * (found.regret_bound / MOST_REGRET) ** 2) + 1
-        command = _command(suite, (found.backend, rival), min(max(wanted, fewest + 2), MOST_LAUNCHES))
+        command = _command(suite, (chosen, rival), min(max(wanted, fewest + 2), MOST_LAUNCHES))
         return replace(found, backend=None, why=why, settle=command)
     return replace(found, why=_reason(found, objective))
 
@@ -167,6 +174,11 @@ def _cost(candidate: Candidate, objective: Objective) -> float | None:
     cost = candidate.joules if objective == "energy" else candidate.error
     # An error of exactly nothing still needs a logarithm.
     return None if cost is None else max(cost, 1e-12)
+
+
+def _tie(cells: Sequence[Cell]) -> float:
+    """The relative difference that is none."""
+    return max(TIE, *(cell.noise_floor for cell in cells))
 
 
 def _mean(values: Sequence[float]) -> float:

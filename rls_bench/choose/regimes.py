@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from rls_bench import policy_file
-from rls_bench.choose.decision import Decision, decide
+from rls_bench.choose.decision import Decision, decide, weigh
 from rls_bench.choose.evidence import Cell, Evidence, Objective
 from rls_bench.policy_file import Kind
 
@@ -35,19 +35,18 @@ def _split(cells: list[Cell], objective: Objective, suite: str) -> list[Decision
     def key_length(cell: Cell) -> int:
         return cell.problem.key_length
 
-    regimes: list[Decision] = []
+    regimes: list[list[Cell]] = []
     for _, same_length in groupby(sorted(cells, key=key_length), key_length):
         step = list(same_length)
-        joined = decide([*regimes[-1].cells, *step], objective, suite) if regimes else None
-        if joined is not None and _holds(joined):
-            regimes[-1] = joined
+        if regimes and _holds(weigh([*regimes[-1], *step], objective)):
+            regimes[-1] += step
         else:
-            regimes.append(decide(step, objective, suite))
-    return regimes
+            regimes.append(step)
+    return [decide(regime, objective, suite) for regime in regimes]
 
 
 def _holds(joined: Decision) -> bool:
-    """Whether one backend serves all of ``joined``; its doubts about the evidence are no reason to split."""
+    """Whether one backend serves all of ``joined``."""
     if joined.worst_regret is None:
         return False
     tie = max(cell.noise_floor for cell in joined.cells)

@@ -76,7 +76,7 @@ def inspect(
     grown = []
     if before:
         tolerance = baselines.Tolerance(instructions=growth / 100)
-        grown = baselines.regressions(before, listing.inspections, tolerance, whole=not only)
+        grown = baselines.regressions(before, listing, tolerance, whole=not only)
     _print_verdict(listing, failed, grown, skipped, before)
     if skipped and (arch or not listing.inspections):
         raise typer.Exit(2)

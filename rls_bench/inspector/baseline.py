@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,20 +75,18 @@ class Tolerance:
     instructions: float = 0.02
 
 
-def regressions(
-    baseline: Listing, inspections: Sequence[Inspection], tolerance: Tolerance | None = None, whole: bool = True
-) -> list[str]:
-    """One line for each figure that grew past ``tolerance``, and for each case that was lost or no longer compiles.
+def regressions(baseline: Listing, now: Listing, tolerance: Tolerance | None = None, whole: bool = True) -> list[str]:
+    """One line for each figure that grew past ``tolerance``, each bar no longer met, and each case that was lost.
 
     Architectures that this run left out are not compared; with ``whole`` False (a selection was asked for) neither
     are the cases that it left out.
     """
     tolerance = tolerance or Tolerance()
-    now = {inspection.key: inspection for inspection in inspections}
-    archs = {inspection.arch for inspection in inspections}
+    by_key = {inspection.key: inspection for inspection in now.inspections}
+    archs = {inspection.arch for inspection in now.inspections}
     found = []
     for before in baseline.inspections:
-        after = now.get(before.key)
+        after = by_key.get(before.key)
         if after is None:
             if whole and before.arch in archs:
                 found.append(f"{before.key}: in the baseline, and inspected no more")
@@ -99,7 +96,9 @@ def regressions(
             found.append(f"{before.key}: {after.error}")
         else:
             found += [f"{before.key}: {line}" for line in _grown(before, after, tolerance)]
-    return found
+    met = {(bar.case, bar.name) for bar in baseline.bars if bar.met}
+    lost = [bar for bar in now.bars if not bar.met and (bar.case, bar.name) in met]
+    return found + [f"{bar.case}: {bar.name} was within {bar.limit}, is {bar.value}" for bar in lost]
 
 
 def _grown(before: Inspection, after: Inspection, tolerance: Tolerance) -> list[str]:

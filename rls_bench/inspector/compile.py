@@ -133,7 +133,7 @@ def spill_bytes(sass: str) -> int:
 
 def _partition_warps(ttgir: str, num_warps: int) -> tuple[int, ...]:
     """Warps of the default partition and of each other one, in Triton's GPU dialect."""
-    others = [int(warps) for warps in re.findall(r"partition\d+\([^)]*\) num_warps\((\d+)\)", ttgir)]
+    others = [int(warps) for warps in re.findall(r"partition\d+\(.*?\) num_warps\((\d+)\)", ttgir, re.DOTALL)]
     return (num_warps - sum(others), *others) if others else ()
 
 

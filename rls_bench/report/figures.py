@@ -23,6 +23,8 @@ from rls_bench.report.palette import Look
 MOST_PANELS = 9
 # More points than this in one panel become pixels: a page of vectors would grow without bound.
 MOST_VECTORS = 400
+# A line with more points shows a marker for every few of them.
+MOST_MARKERS = 12
 # Stands for the colour of text until the page says which that is.
 INK = "#24292f"
 
@@ -214,9 +216,11 @@ def _lines(
     values = scale * np.exp(shown)
     for backend, rows in values.groupby(level=0):
         name, at = str(backend), rows.index.get_level_values(1)
-        axes.plot(at, rows[column], color=look.colours[name], marker=look.markers[name], markersize=4.5, linewidth=1.3)
+        colour, marker = look.colours[name], look.markers[name]
+        every = -(-len(at) // MOST_MARKERS)
+        axes.plot(at, rows[column], color=colour, marker=marker, markersize=4.5, markevery=every, linewidth=1.3)
         if bounds is not None:
-            axes.vlines(at, rows[bounds[0]], rows[bounds[1]], color=look.colours[name], linewidth=2.5, alpha=0.45)
+            axes.fill_between(at, rows[bounds[0]], rows[bounds[1]], color=colour, alpha=0.3, linewidth=1.0)
 
 
 def _scatter(axes: Axes, look: Look, panel: pd.DataFrame, x: str, y: str, *, hollow: str = "") -> None:

@@ -12,7 +12,7 @@ from rls_bench.report import figures
 from rls_bench.report.frame import Results
 from rls_bench.report.palette import FLOOR
 from rls_bench.report.tables import Column, Table, table
-from rls_bench.report.verdict import lead, verdicts
+from rls_bench.report.verdict import decided, lead, verdicts
 
 # Which latency the plots show: the first of these that was measured; the tables have them all.
 _QUESTIONS = ("warm", "graph", "cold", "host")
@@ -33,9 +33,9 @@ class Section:
 
 def sections(results: Results) -> list[Section]:
     """All parts in order; the verdict comes first."""
-    timed = _timed(results)
+    timed, verdict = _timed(results), decided(results)
     return [
-        Section("verdict", "Verdict", lead(results), tables=[verdicts(results)], is_table=True),
+        Section("verdict", "Verdict", lead(results, verdict), tables=[verdicts(verdict)], is_table=True),
         Section("machines", "Machines", "", tables=[_machines(results)], is_table=True),
         _latency(results, timed),
         _steering_cost(results, timed),

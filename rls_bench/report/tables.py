@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 # A browser takes long over more rows than this; CSV and Parquet have them all.
-MOST_ROWS = 5000
+MOST_ROWS = 4000
 
 
 @dataclass(frozen=True)

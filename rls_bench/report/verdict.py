@@ -10,11 +10,19 @@ from rls_bench.choose import Decision, choose, gather
 from rls_bench.report.frame import Results
 from rls_bench.report.tables import Column, Table, table
 
+Decided = dict[str, list[Decision]]
 
-def lead(results: Results) -> str:
+
+def decided(results: Results) -> Decided:
+    """The decisions for each machine, by its name in the report."""
+    names = {machine: name for name, machine in results.machines.items()}
+    return {names[evidence.machine]: choose(evidence) for evidence in gather(results.records)}
+
+
+def lead(results: Results, verdict: Decided) -> str:
     """A sentence for each machine, and one on what is wrong."""
     sentences = []
-    for name, decisions in _decided(results).items():
+    for name, decisions in verdict.items():
         chosen = Counter(found.backend for found in decisions if found.backend)
         ranked = [f"{backend} in {count} of {len(decisions)} regimes" for backend, count in chosen.most_common(3)]
         abstained = len(decisions) - sum(chosen.values())
@@ -28,7 +36,7 @@ def lead(results: Results) -> str:
     return " ".join(sentences)
 
 
-def verdicts(results: Results) -> Table:
+def verdicts(verdict: Decided) -> Table:
     """A row for each machine and regime."""
     rows = [
         {
@@ -41,7 +49,7 @@ def verdicts(results: Results) -> Table:
             "bound": _percent(found.regret_bound),
             "why": found.why if found.backend else f"{found.why}. Settle it: {found.settle}",
         }
-        for name, decisions in _decided(results).items()
+        for name, decisions in verdict.items()
         for found in decisions
     ]
     columns = [
@@ -55,11 +63,6 @@ def verdicts(results: Results) -> Table:
         Column("why", "why"),
     ]
     return table(pd.DataFrame(rows, columns=[column.source for column in columns]), columns, "Verdict")
-
-
-def _decided(results: Results) -> dict[str, list[Decision]]:
-    names = {machine: name for name, machine in results.machines.items()}
-    return {names[evidence.machine]: choose(evidence) for evidence in gather(results.records)}
 
 
 def _percent(value: float | None) -> str:

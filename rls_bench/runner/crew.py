@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import suppress
 from types import TracebackType
 
@@ -14,6 +15,7 @@ class Crew:
     """Starts a worker for each label, asks it, and starts it anew for the next problem where it was lost."""
 
     def __init__(self, timeout_seconds: float) -> None:
+        self._shared = tempfile.TemporaryFile()  # noqa: SIM115
         self._timeout_seconds = timeout_seconds
         self._backends: dict[str, str] = {}
         self._workers: dict[str, Worker] = {}
@@ -29,11 +31,12 @@ class Crew:
     ) -> None:
         for worker in self._workers.values():
             worker.stop()
+        self._shared.close()
 
     def start(self, label: str, backend: str) -> None:
         """Start the process of ``label``; returns before it is up."""
         self._backends[label] = backend
-        self._workers[label] = Worker(backend)
+        self._workers[label] = Worker(backend, self._shared.fileno())
 
     def introduce(self, request: messages.Introduce) -> dict[str, messages.Introduction | WorkerLost]:
         """Ask all that haven't been asked yet, side by side."""
@@ -64,7 +67,7 @@ class Crew:
         """One question to one worker, started anew where it was lost; raises WorkerLost."""
         worker = self._workers.get(label)
         if worker is None:
-            worker = self._workers[label] = Worker(self._backends[label])
+            worker = self._workers[label] = Worker(self._backends[label], self._shared.fileno())
         try:
             return worker.ask(request, self._timeout_seconds)
         except WorkerLost:

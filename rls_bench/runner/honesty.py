@@ -65,33 +65,29 @@ def _close(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> bool:
 
 def inspect(backend: Backend, inputs: Inputs, call: Callable[[], Any]) -> Finding | None:
     """Look at a prepared call outside timing; the first thing found wrong, or None."""
-    return late(inputs, call) or aliased(inputs, call) or stale(backend, inputs, call)
+    return late_or_aliased(inputs, call) or stale(backend, inputs, call)
 
 
-def late(inputs: Inputs, call: Callable[[], Any]) -> Finding | None:
-    """Work that goes on after the call has returned: in a thread, or on another stream than the current one."""
-    call()
-    output = output_of(call())
+def late_or_aliased(inputs: Inputs, call: Callable[[], Any]) -> Finding | None:
+    """Work that goes on after the call has returned, in a thread or on another stream than the current one; an output
+    in the memory of an input, or of the previous output, which it destroys.
+    """
+    first = output_of(call())
+    second = output_of(call())
     # On CUDA the copy is queued on the current stream, behind whatever the call queued there and nothing else.
-    at_once = output.clone()
+    at_once = second.clone()
     if inputs.query.is_cuda:
         torch.cuda.synchronize()
     else:
         time.sleep(_SETTLE_SECONDS)
-    if torch.equal(at_once, output):
-        return None
-    where = "on another stream" if inputs.query.is_cuda else "in another thread"
-    return Finding("wrong", f"its output changed after the call had returned: the work goes on {where}")
-
-
-def aliased(inputs: Inputs, call: Callable[[], Any]) -> Finding | None:
-    """An output that lies in the memory of an input or of the previous output, which it destroys."""
-    first, second = output_of(call()), output_of(call())
-    places = {name: tensor.untyped_storage().data_ptr() for name, tensor in inputs.tensors().items()}
-    for name, place in places.items():
-        if second.untyped_storage().data_ptr() == place:
+    if not torch.equal(at_once, second):
+        where = "on another stream" if inputs.query.is_cuda else "in another thread"
+        return Finding("wrong", f"its output changed after the call had returned: the work goes on {where}")
+    place = second.untyped_storage().data_ptr()
+    for name, tensor in inputs.tensors().items():
+        if tensor.untyped_storage().data_ptr() == place:
             return Finding("wrong", f"its output lies in the memory of its input {name}")
-    if first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr():
+    if first.untyped_storage().data_ptr() == place:
         return Finding("wrong", "each output overwrites the one before: two results share memory")
     return None
 

@@ -35,24 +35,25 @@ class Worker:
     """One warm process that holds one backend, in a process group of its own.
 
     It inherits this process's import path, so that a backend that the caller can import is found there, too. What it
-    prints goes to temporary files, and the last line of its errors explains a death.
+    prints goes to temporary files, and the last line of its errors explains a death. ``shared`` is an open file in
+    which workers keep the current problem's inputs (``rls_bench.runner.shared``).
     """
 
-    def __init__(self, backend: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, backend: str, shared: int, environment: Mapping[str, str] | None = None) -> None:
         self.backend = backend
         self._resources = ExitStack()
         printed = self._resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self._errors = self._resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         requests_in, requests_out = os.pipe()
         replies_in, replies_out = os.pipe()
+        passed = (requests_in, replies_out, shared)
         inherited = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "rls_bench.runner.worker", backend, str(requests_in), str(replies_out)],
+            [sys.executable, "-m", "rls_bench.runner.worker", backend, *map(str, passed)],
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=self._errors,
-            pass_fds=(requests_in, replies_out),
-            start_new_session=True,
+            pass_fds=passed,
             env={**os.environ, **inherited, **(environment or {})},
         )
         os.close(requests_in)
@@ -100,9 +101,11 @@ class Worker:
     def stop(self) -> int:
         """End the worker and everything that it started; returns its exit status. Stopping twice is harmless."""
         if self._process.returncode is None:
-            # Until the leader is reaped below, nobody else can have its group's id.
+            # Until the leader is reaped below, nobody else can have its group's id. It makes the group itself, so
+            # one that has only just started has none.
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
         code = self._process.wait()
         self._resources.close()
         return code

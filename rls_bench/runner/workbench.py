@@ -17,7 +17,6 @@ import torch  # isort: skip
 from rls_bench import agreement, host
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend, Support
-from rls_bench.draw import draw
 from rls_bench.errors import BackendError
 from rls_bench.inputs import Inputs
 from rls_bench.probes.registry import observe
@@ -26,12 +25,11 @@ from rls_bench.record import Question, Status
 from rls_bench.runner import honesty, messages
 from rls_bench.runner.honesty import Finding
 from rls_bench.runner.kernels import kernels_of
+from rls_bench.runner.shared import SharedInputs, variant
 from rls_bench.timing import caches, calibrate, stopwatch
 
 # More distinct inputs than this tell nothing new.
-_MOST_INPUTS = 4
-# Seeds of a problem's further inputs lie this far apart, so that two problems' seeds don't meet.
-_SEED_STEP = 7919
+_MOST_INPUTS = 3
 _STDOUT = 1
 
 
@@ -52,8 +50,9 @@ class _Bench:
 class Workbench:
     """Answers requests; whatever the backend raises becomes the reply's status."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, shared: SharedInputs) -> None:
         self._name = name
+        self._shared = shared
         self._bench: _Bench | None = None
         self._calls_ns = 0
         self._children: list[int] = []
@@ -100,53 +99,47 @@ class Workbench:
     def _prepare(self, request: messages.Prepare) -> messages.Prepared:
         """Agreement before speed; the first thing found wrong ends it."""
         self._release()
-        backend, inputs = registry.get(self._name), draw(request.problem)
+        backend, inputs = registry.get(self._name), self._shared.draw(request.problem)
         if not request.timed:
-            judged = agreement.check(backend, inputs)
+            judged = agreement.check(backend, one_group(inputs))
             return messages.Prepared("ok" if judged.passed else "wrong", judged.reason, judged)
-        call, compile_seconds = self._compiled(backend, inputs)
+        call, output, compile_seconds = self._compiled(backend, inputs)
         # Compilers may keep processes of their own; what a later call adds to them is the call's.
         self._children = honesty.children()
         reply = messages.Prepared("ok", compile_seconds=compile_seconds)
         if request.fingerprint:
-            finding = self._recheck(call, request.fingerprint)
+            finding = _recheck(output, request.fingerprint)
         else:
             finding = self._check(backend, inputs, call, reply)
-        finding = finding or self._lay_out(backend, inputs, call, request.input_bytes) or self._meddled()
+            reply.fingerprint = honesty.fingerprint(output)
+        finding = finding or self._lay_out(backend, inputs, call, output, request.input_bytes) or self._meddled()
         if finding is not None:
             reply.status, reply.reason = finding.status, finding.reason
         elif not request.fingerprint:
             self._observe(call, request, reply)
         return reply
 
-    def _recheck(self, call: Callable[[], Any], fingerprint: list[float]) -> Finding | None:
-        """Another process must give the result that agreed in the first one."""
-        if honesty.matches(honesty.output_of(self._called(call)), fingerprint):
-            return None
-        return Finding("wrong", "another process gave another result than the one that agreed with the oracle")
-
     def _check(
         self, backend: Backend, inputs: Inputs, call: Callable[[], Any], reply: messages.Prepared
     ) -> Finding | None:
         """Compare with the oracle, look for tricks, see which kernel runs."""
-        reply.agreement = agreement.check(backend, inputs)
+        reply.agreement = agreement.check(backend, inputs, self._shared.truth(inputs, backend.steers))
         if not reply.agreement.passed:
             return Finding("wrong", reply.agreement.reason)
         if (finding := honesty.inspect(backend, inputs, call)) is not None:
             return finding
-        reply.fingerprint = honesty.fingerprint(honesty.output_of(self._called(call)))
         reply.kernels, finding = kernels_of(backend, call)
         return finding
 
-    def _compiled(self, backend: Backend, inputs: Inputs) -> tuple[Callable[[], Any], float]:
-        """A prepared call that has run, and the seconds that this took beyond what a later call takes."""
+    def _compiled(self, backend: Backend, inputs: Inputs) -> tuple[Callable[[], Any], torch.Tensor, float]:
+        """A prepared call that has run, its output, and the seconds that this took beyond what a later call takes."""
         start = clock.now_ns()
         call = backend.prepare(inputs)
         call()
         first_ns = clock.now_ns() - start
         before = self._calls_ns
-        self._called(call)
-        return call, max(0, first_ns - (self._calls_ns - before)) / 1e9
+        output = honesty.output_of(self._called(call)).clone()
+        return call, output, max(0, first_ns - (self._calls_ns - before)) / 1e9
 
     def _called(self, call: Callable[[], Any]) -> Any:
         start = clock.now_ns()
@@ -162,24 +155,26 @@ class Workbench:
                 setattr(reply, field_name, int(value))
         reply.probes = {name: observe(name, call, self._name, request.problem) for name in request.probes}
 
-    def _lay_out(self, backend: Backend, first: Inputs, call: Callable[[], Any], input_bytes: int) -> Finding | None:
+    def _lay_out(
+        self, backend: Backend, first: Inputs, call: Callable[[], Any], output: torch.Tensor, input_bytes: int
+    ) -> Finding | None:
         """Prepare the backend on as many distinct inputs as ``input_bytes`` allows."""
-        problem = first.problem
-        count = max(1, min(_MOST_INPUTS, input_bytes // max(1, problem.input_bytes)))
-        drawn = [first] + [draw(replace(problem, seed=problem.seed + _SEED_STEP * i)) for i in range(1, count)]
-        calls = [call] + [backend.prepare(inputs) for inputs in drawn[1:]]
+        count = max(1, min(_MOST_INPUTS, input_bytes // max(1, first.problem.input_bytes)))
+        calls = [call] + [backend.prepare(variant(first, index)) for index in range(1, count)]
         before = self._calls_ns
-        expected = [honesty.output_of(self._called(each)).clone() for each in calls]
-        call_ns = (self._calls_ns - before) // count
-        if any(torch.equal(expected[0], other) for other in expected[1:]):
+        expected = [output] + [honesty.output_of(self._called(each)).clone() for each in calls[1:]]
+        if any(torch.equal(output, other) for other in expected[1:]):
             return Finding("wrong", "gave the same result for different inputs: it was kept from before")
-        self._bench = _Bench(problem, calls, expected, call_ns)
+        call_ns = (self._calls_ns - before) // max(1, count - 1)
+        self._bench = _Bench(first.problem, calls, expected, call_ns)
         return None
 
     def _sample(self, request: messages.Sample) -> messages.Sampled:
         bench = self._bench
         if bench is None:
             return messages.Sampled("failed", "no problem is prepared")
+        if request.question == "cold" and not _fits_in_cache(bench.problem):
+            return messages.Sampled("ok", "its inputs fit in no cache, so that every call is a cold one")
         watch = bench.stopwatches.get(request.question)
         if watch is None:
             watch = bench.stopwatches[request.question] = _stopwatch(request.question, bench.problem)
@@ -232,7 +227,31 @@ class Workbench:
 def _stopwatch(question: Question, problem: Problem) -> stopwatch.Stopwatch:
     if question == "cold":
         return stopwatch.Cold()
-    return stopwatch.Warm(primes=problem.input_bytes < caches.last_level_bytes())
+    return stopwatch.Warm(primes=_fits_in_cache(problem))
+
+
+def _fits_in_cache(problem: Problem) -> bool:
+    return problem.input_bytes < caches.last_level_bytes(problem.device)
+
+
+def one_group(inputs: Inputs) -> Inputs:
+    """The first KV head of the first batch element and the queries that read it: enough where a call takes minutes."""
+    problem = replace(inputs.problem, batch=1, query_heads=inputs.problem.group_size, kv_heads=1)
+    heads, parts = problem.query_heads, {}
+    for name, tensor in inputs.tensors().items():
+        # Axes of 1 broadcast and stay.
+        tensor = tensor[:1]
+        if tensor.ndim > 1 and name != "key_lengths":
+            tensor = tensor[:, : 1 if name in ("key", "value") else heads]
+        parts[name] = tensor.contiguous()
+    return Inputs(problem=problem, scale=inputs.scale, **parts)
+
+
+def _recheck(output: torch.Tensor, fingerprint: list[float]) -> Finding | None:
+    """Another process must give the result that agreed in the first one."""
+    if honesty.matches(output, fingerprint):
+        return None
+    return Finding("wrong", "another process gave another result than the one that agreed with the oracle")
 
 
 def _verdict(support: Support) -> messages.Verdict:

@@ -1,33 +1,43 @@
 """The process that holds one backend: it prepares, checks and times on request, and waits on its pipe in between.
 
-Started as ``python -m rls_bench.runner.worker BACKEND INCOMING OUTGOING`` by the coordinator; the numbers are inherited
-descriptors. Whatever goes wrong in the backend becomes a reply where that is possible; the coordinator reads the rest
-off the process's death.
+Started as ``python -m rls_bench.runner.worker BACKEND INCOMING OUTGOING SHARED`` by the coordinator; the last three are
+numbers of inherited descriptors. Whatever goes wrong in the backend becomes a reply where that is possible; the
+coordinator reads the rest off the process's death.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 
 from rls_bench.runner import messages
 from rls_bench.runner.messages import Channel, Closed
 
+# From <sys/prctl.h>.
+_PR_SET_PDEATHSIG = 1
+
 
 def main(arguments: list[str]) -> None:
     """Serve one backend until the coordinator closes the pipe."""
-    name, incoming, outgoing = arguments[0], int(arguments[1]), int(arguments[2])
+    name, (incoming, outgoing, shared) = arguments[0], map(int, arguments[1:])
+    # A group of its own, so that Ctrl-C reaches the coordinator alone and the group can be ended as one. Not a session:
+    # Linux would schedule each session alike, whatever the user's nice says.
+    os.setpgid(0, 0)
+    _die_with_parent()
     _become_first_victim()
     _enter_environment(name)
     channel = Channel(incoming, outgoing, messages.Request)
-    os.set_inheritable(incoming, False)
-    os.set_inheritable(outgoing, False)
+    for descriptor in (incoming, outgoing, shared):
+        os.set_inheritable(descriptor, False)
     # A forked child must neither hear nor answer the coordinator.
     os.register_at_fork(after_in_child=channel.close)
 
+    from rls_bench.runner.shared import SharedInputs
     from rls_bench.runner.workbench import Workbench
 
-    workbench = Workbench(name)
+    workbench = Workbench(name, SharedInputs(shared))
     try:
         while True:
             request = channel.receive()
@@ -52,6 +62,12 @@ def _enter_environment(name: str) -> None:
     os.execve(
         sys.executable, [sys.executable, "-m", "rls_bench.runner.worker", *sys.argv[1:]], {**os.environ, **wanted}
     )
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process once the coordinator is gone, even in the middle of a call that hangs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _become_first_victim() -> None:

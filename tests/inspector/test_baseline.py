@@ -5,11 +5,12 @@ from inspector.found import STEERED, UNSTEERED, hot_loop, inspection
 
 from rls_bench.errors import InspectionError
 from rls_bench.inspector import baseline
+from rls_bench.inspector.bars import judge
 from rls_bench.inspector.baseline import Listing, Tolerance, regressions
 
 
 def grown(after, before=None, **options):
-    return regressions(Listing("triton", [before or inspection()]), after, **options)
+    return regressions(Listing("triton", [before or inspection()]), Listing("triton", after), **options)
 
 
 def test_the_same_again_is_no_regression():
@@ -72,8 +73,16 @@ def test_a_missing_file_is_named(tmp_path):
         baseline.read(tmp_path / "none.json")
 
 
+def test_a_bar_no_longer_met_is_a_regression():
+    """A few instructions within the tolerance may still cross a bar, and another tensor path grows nothing."""
+    wgmma, slow = (inspection(arch="sm_90", tensor_path=path) for path in ("wgmma", "mma.sync"))
+    before, after = (Listing("t", [one], bars=judge([one], {})) for one in (wgmma, slow))
+    assert regressions(before, after) == ["sm_90 prefill D64 bf16 λ[scalar]: tensor path was within wgmma, is mma.sync"]
+    assert regressions(after, before) == regressions(after, after) == []
+
+
 def test_every_case_of_a_smaller_kernel_counts():
     """The mean of a listing may fall while one case grows."""
     before = Listing("t", [inspection(UNSTEERED), inspection(STEERED)])
     after = [inspection(UNSTEERED, instructions=5.0), inspection(replace(STEERED), instructions=12.0)]
-    assert len(regressions(before, after)) == 1
+    assert len(regressions(before, Listing("t", after))) == 1

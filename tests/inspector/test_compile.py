@@ -19,7 +19,7 @@ def test_a_kernel_compiles_without_a_gpu():
 
 
 def test_partitions_are_read_off_tritons_dialect():
-    ttgir = "default { } partition0(%a: i32) num_warps(4) { } partition1(%a: i32, %b: i32) num_warps(2) { }"
+    ttgir = "default { } partition0(%a: i32 loc(#a)) num_warps(4) { }\n partition1(%a: i32, %b: i32) num_warps(2) { }"
     assert compiler._partition_warps(ttgir, 10) == (4, 4, 2)
     assert compiler._partition_warps("module {}", 8) == ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ PREPARE = messages.Prepare(PROBLEM, timed=True, input_bytes=1 << 20)
 
 @contextmanager
 def started(name: str) -> Iterator[Worker]:
-    worker = Worker(f"fakes:{name}")
+    with tempfile.TemporaryFile() as shared:
+        worker = Worker(f"fakes:{name}", shared.fileno())
     try:
         assert isinstance(worker.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
         yield worker

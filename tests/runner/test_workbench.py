@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -9,11 +10,16 @@ import pytest
 
 from rls_bench.problem import Problem
 from rls_bench.runner import messages
+from rls_bench.runner.shared import SharedInputs
 from rls_bench.runner.workbench import Workbench
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
 PREPARE = messages.Prepare(PROBLEM, timed=True, input_bytes=1 << 20)
 SAMPLE = messages.Sample("warm", 3, patience_ns=50_000_000)
+
+
+def bench(name: str) -> Workbench:
+    return Workbench(f"fakes:{name}", SharedInputs(os.memfd_create("inputs")))
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +49,7 @@ def real_timers() -> Iterator[None]:
     ],
 )
 def test_a_fault_is_named_before_anything_is_timed(name: str, status: str, reason: str) -> None:
-    workbench = Workbench(f"fakes:{name}")
+    workbench = bench(name)
     reply = workbench.answer(PREPARE)
     assert isinstance(reply, messages.Prepared)
     assert reply.status == status, reply.reason
@@ -54,7 +60,7 @@ def test_a_fault_is_named_before_anything_is_timed(name: str, status: str, reaso
 
 
 def test_a_healthy_backend_is_checked_and_sampled() -> None:
-    workbench = Workbench("fakes:HEALTHY")
+    workbench = bench("HEALTHY")
     prepared, sampled = workbench.answer(PREPARE), workbench.answer(SAMPLE)
     assert isinstance(prepared, messages.Prepared)
     assert isinstance(sampled, messages.Sampled)
@@ -69,7 +75,7 @@ def test_a_healthy_backend_is_checked_and_sampled() -> None:
 
 
 def test_a_result_that_changes_once_it_is_timed_is_wrong() -> None:
-    workbench = Workbench("fakes:CHEATING")
+    workbench = bench("CHEATING")
     assert workbench.answer(PREPARE).status == "ok"  # type: ignore[union-attr]
     reply = workbench.answer(SAMPLE)
     assert isinstance(reply, messages.Sampled)
@@ -78,18 +84,18 @@ def test_a_result_that_changes_once_it_is_timed_is_wrong() -> None:
 
 
 def test_another_process_must_give_the_result_that_agreed() -> None:
-    healthy = Workbench("fakes:HEALTHY").answer(PREPARE)
+    healthy = bench("HEALTHY").answer(PREPARE)
     assert isinstance(healthy, messages.Prepared)
     again = messages.Prepare(PROBLEM, True, 1 << 20, fingerprint=healthy.fingerprint)
-    assert Workbench("fakes:HEALTHY").answer(again).status == "ok"  # type: ignore[union-attr]
-    reply = Workbench("fakes:WRONG").answer(again)
+    assert bench("HEALTHY").answer(again).status == "ok"  # type: ignore[union-attr]
+    reply = bench("WRONG").answer(again)
     assert isinstance(reply, messages.Prepared)
     assert reply.status == "wrong"
     assert "another process" in reply.reason
 
 
 def test_a_backend_that_cannot_be_measured_gets_agreement_alone() -> None:
-    reply = Workbench("fakes:UNMEASURABLE").answer(messages.Prepare(PROBLEM, timed=False, input_bytes=1 << 20))
+    reply = bench("UNMEASURABLE").answer(messages.Prepare(PROBLEM, timed=False, input_bytes=1 << 20))
     assert isinstance(reply, messages.Prepared)
     assert reply.status == "ok"
     assert reply.agreement is not None
@@ -98,9 +104,9 @@ def test_a_backend_that_cannot_be_measured_gets_agreement_alone() -> None:
 
 
 def test_a_backend_says_what_it_cannot_do() -> None:
-    unavailable = Workbench("fakes:UNAVAILABLE").answer(messages.Introduce([PROBLEM]))
-    unsupported = Workbench("fakes:UNSUPPORTED").answer(messages.Introduce([PROBLEM]))
-    missing = Workbench("fakes:MISSING").answer(messages.Introduce([PROBLEM]))
+    unavailable = bench("UNAVAILABLE").answer(messages.Introduce([PROBLEM]))
+    unsupported = bench("UNSUPPORTED").answer(messages.Introduce([PROBLEM]))
+    missing = bench("MISSING").answer(messages.Introduce([PROBLEM]))
     assert isinstance(unavailable, messages.Introduction)
     assert isinstance(unsupported, messages.Introduction)
     assert isinstance(missing, messages.Introduction)
@@ -110,7 +116,7 @@ def test_a_backend_says_what_it_cannot_do() -> None:
 
 
 def test_the_cold_question_empties_the_cache_and_costs_more_than_the_call() -> None:
-    workbench = Workbench("fakes:HEALTHY")
+    workbench = bench("HEALTHY")
     workbench.answer(PREPARE)
     reply = workbench.answer(messages.Sample("cold", 2, patience_ns=1))
     assert isinstance(reply, messages.Sampled)

@@ -25,7 +25,8 @@ template <class Units, int VECTORS>
     }
 }
 
-// The same onto float32 rows in memory, `sum_stride` floats apart.
+// The same onto float32 rows in memory, `sum_stride` floats apart. The tile starts from zero and joins the running sum at
+// its end: one chain of additions over every key would round thousands of times at the size of the whole sum.
 template <class Units, int VECTORS>
 inline void accumulate_tile(float* sum, int64_t sum_stride, const unit* left, int64_t left_stride, const unit* right,
                             int64_t depth) {
@@ -33,12 +34,15 @@ inline void accumulate_tile(float* sum, int64_t sum_stride, const unit* left, in
 #pragma GCC unroll 8
     for (int r = 0; r < TILE_ROWS; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) tile[r][v] = load(sum + r * sum_stride + v * LANES);
+        for (int v = 0; v < VECTORS; ++v) tile[r][v] = broadcast(0);
     multiply_tile<Units, VECTORS>(tile, left, left_stride, right, depth);
 #pragma GCC unroll 8
     for (int r = 0; r < TILE_ROWS; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) store(sum + r * sum_stride + v * LANES, tile[r][v]);
+        for (int v = 0; v < VECTORS; ++v) {
+            float* p = sum + r * sum_stride + v * LANES;
+            store(p, add(load(p), tile[r][v]));
+        }
 }
 
 // `vectors` in [1, TILE_VECTORS]: the last tile of a row that isn't a multiple of TILE wide.
