@@ -39,10 +39,12 @@ def block_width(head_dim: int) -> int:
     return max(16, 1 << (head_dim - 1).bit_length())
 
 
-def prefill(arch: int, head_dim: int, element_bytes: int, *, exact_sums: bool = False) -> Configuration:
+def prefill(
+    arch: int, head_dim: int, element_bytes: int, *, exact_sums: bool = False, has_eps: bool = False
+) -> Configuration:
     """The configuration of the prefill kernels; ``arch`` is 80 for sm_80, ``head_dim`` the larger of D and Dv.
 
-    ``exact_sums`` asks for row sums of weights that no dot has rounded, as statistics and eps need.
+    ``exact_sums`` asks for row sums of weights that no dot has rounded, as statistics need.
     """
     # tcgen05 gives each thread a whole row; one partial sum is all there is to keep.
     partials = 1 if arch == 100 else 8
@@ -53,7 +55,7 @@ def prefill(arch: int, head_dim: int, element_bytes: int, *, exact_sums: bool = 
         return Configuration(64, 32, 4, 2, partials)
     warps = 4 if arch == 100 else 8
     if arch in (80, 90, 100) and not exact_sums:
-        return Configuration(128, 64, warps, 2, partials=16, sums_by_dot=True)
+        return Configuration(128, 64, warps, 2, partials if has_eps else 16, sums_by_dot=True)
     return Configuration(128, 64, warps, 2, partials)
 
 

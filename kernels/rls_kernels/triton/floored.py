@@ -1,9 +1,10 @@
 """Prefill with the published floor: ``softmax(log(A + eps) + λb)``, exact in one pass over visible keys.
 
 With ``w = exp(λb)`` the published form is ``(Σ A w v + eps Σ w v) / (Σ A w + eps Σ w)``. The loop keeps plain scores
-and multiplies their exponentials by ``w``. The eps sums hold no score, so over keys that a whole block of queries sees
-they are one vector a block, not one a query. In the few blocks where queries see different keys the sums differ by
-row; their values are read once more, after the normaliser of A is known.
+and multiplies their exponentials by ``w``. The eps sums hold no score: ``Σ w v`` is what a query of zeros, whose
+exponentials are all 1, gathers. So the last row of each block is such a query, and the sum over keys that the whole
+block sees costs no instruction a score. In the few blocks where queries see different keys the sums differ by row;
+their values are read once more, after the normaliser of A is known.
 
 ``w`` is shifted by the largest λb **that the query sees**: one huge future key must not underflow every early ``w``.
 The largest visible ``w`` being 1, ``eps Σ w`` is at least eps: what underflows float32 in A was never of weight.
@@ -20,6 +21,7 @@ from rls_kernels.triton.tiles import (
     dot,
     finite,
     key_range,
+    key_row,
     load_row,
     load_tile,
     store_stats,
@@ -27,8 +29,10 @@ from rls_kernels.triton.tiles import (
     visible_keys,
 )
 
-# The fewest rows that a matrix unit takes: the shared eps sum rides on that many equal ones.
-EPS_ROWS = tl.constexpr(16)
+# Columns of a row sum that the matrix unit does: the fewest that it takes.
+SUM_COLUMNS = tl.constexpr(16)
+# Biases read at a time to find the largest.
+SHIFT_KEYS = tl.constexpr(1024)
 
 
 @triton.jit
@@ -40,13 +44,17 @@ def _hidden_bias(
     bias_ptr,
     stride_bias_n,
     strength_2,
+    is_query,
     CAUSAL: tl.constexpr,
     PER_QUERY: tl.constexpr,
 ):
-    """λb in base 2, [1 or M, N], then the same with -inf where a query does not see the key, [1 or M, N]."""
+    """λb in base 2, [1 or M, N], the same with -inf where a query does not see the key, and which it sees, [M, N].
+
+    The row that gathers eps sums sees none of these keys.
+    """
     bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, True)
     logit_bias = strength_2[:, None] * bias[None, :] if PER_QUERY else (strength_2 * bias)[None, :]
-    visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL)
+    visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL) & is_query[:, None]
     return logit_bias, tl.where(visible, logit_bias, float("-inf")), visible
 
 
@@ -62,18 +70,23 @@ def _attend(
     bias_sum,
     query,
     scale_2,
+    raised,
     logit_bias,
-    hidden_bias,
     new_weight_shift,
     visible,
     key,
     value,
     PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
+    SUM_BY_DOT: tl.constexpr,
     STATS: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """Take one block of keys into the running rows; ``weight_shift`` is a scalar until blocks are MASKED, then [M]."""
+    """Take one block of keys into the running rows.
+
+    ``raised`` [1 or M, N] is w relative to ``new_weight_shift``, 0 for hidden keys, and ``logit_bias`` λb; the shifts
+    are scalars until blocks are MASKED, then [M].
+    """
     scores = dot(query, key.T, tl.zeros([query.shape[0], key.shape[0]], tl.float32), PRECISION)
     if MASKED:
         scores = tl.where(visible, scores, float("-inf"))
@@ -82,12 +95,8 @@ def _attend(
     logits = scores * scale_2 - shift[:, None]
     plain = tl.exp2(logits)
     decay = tl.exp2(row_max * scale_2 - shift)
-    if MASKED:
-        weights = plain * tl.exp2(hidden_bias - finite(new_weight_shift)[:, None])
-        steered_decay = decay * tl.exp2(weight_shift - finite(new_weight_shift))
-    else:
-        weights = plain * tl.exp2(logit_bias - new_weight_shift)
-        steered_decay = decay * tl.exp2(weight_shift - new_weight_shift)
+    weights = plain * raised
+    steered_decay = decay * tl.exp2(weight_shift - finite(new_weight_shift)) if MASKED else decay
 
     if STATS:
         # Moments are about the running shifts: take them along to the new ones.
@@ -105,7 +114,11 @@ def _attend(
         bias_sum = bias_sum * decay[:, None] + sum_rows(plain * logit_bias, PARTIALS)
 
     plain_sum = plain_sum * decay[:, None] + sum_rows(plain, PARTIALS)
-    steered_sum = steered_sum * steered_decay[:, None] + sum_rows(weights, PARTIALS)
+    if SUM_BY_DOT:
+        ones = tl.full([value.shape[0], SUM_COLUMNS], 1.0, tl.float32).to(value.dtype)
+        steered_sum = dot(weights.to(value.dtype), ones, steered_sum * steered_decay[:, None], PRECISION)
+    else:
+        steered_sum = steered_sum * steered_decay[:, None] + sum_rows(weights, PARTIALS)
     out = dot(weights.to(value.dtype), value, out * steered_decay[:, None], PRECISION)
     return out, new_max, plain_sum, steered_sum, plain_moment, moment, bias_sum
 
@@ -156,17 +169,19 @@ def floored_kernel(
     WEIGHT_BITS: tl.constexpr,
     PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
+    SUM_BY_DOT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """One block of queries of one head.
+    """One block of BLOCK_M - 1 queries of one head.
 
     As ``prefill_kernel``, but ``lse_ptr`` takes the plain log-sum-exp, and ``norm_ptr`` float32 [B, Hq, Lq] the log of
     ``Σ (A + eps) w``. ``WEIGHT_BITS`` raises the largest ``w`` to that power of two, which float16's range needs.
     """
-    blocks = tl.cdiv(query_length, BLOCK_M)
+    queries: tl.constexpr = BLOCK_M - 1
+    blocks = tl.cdiv(query_length, queries)
     block = tl.program_id(0) % blocks
     batch_head = tl.program_id(0) // blocks
     if CAUSAL:
@@ -180,19 +195,21 @@ def floored_kernel(
     bias_ptr += batch * stride_bias_b + head * stride_bias_h
     strength_ptr += batch * stride_strength_b + head * stride_strength_h
 
-    start_m = block * BLOCK_M
+    start_m = block * queries
     query_rows = tl.arange(0, BLOCK_M)
     key_rows = tl.arange(0, BLOCK_N)
     columns = tl.arange(0, BLOCK_D)
     value_columns = tl.arange(0, BLOCK_DV)
     last_key = start_m + query_rows + (key_length - query_length)
     limit = tl.load(lengths_ptr + batch) if HAS_LENGTHS else key_length
-    full, end = key_range(start_m, query_length, key_length, limit, CAUSAL, BLOCK_M, BLOCK_N)
+    full, end = key_range(start_m, query_length, key_length, limit, CAUSAL, queries, BLOCK_N)
     if PER_QUERY:
         # Every row has weights of its own, also where all see the same keys.
         full = 0
 
-    query = load_tile(query_ptr, start_m, stride_qm, stride_qd, query_rows, query_length, columns, HEAD_DIM, True)
+    is_query = query_rows < queries
+    last_query = tl.minimum(query_length, start_m + queries)
+    query = load_tile(query_ptr, start_m, stride_qm, stride_qd, query_rows, last_query, columns, HEAD_DIM, True)
     scale_2 = scale * LOG2_E
     if PER_QUERY:
         strength_2 = load_row(strength_ptr, start_m, stride_strength_m, query_rows, query_length, True) * LOG2_E
@@ -202,64 +219,72 @@ def floored_kernel(
     out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
     plain_sum = tl.zeros([BLOCK_M, PARTIALS], tl.float32)
-    steered_sum = plain_sum
+    steered_sum = tl.zeros([BLOCK_M, SUM_COLUMNS], tl.float32) if SUM_BY_DOT else plain_sum
     plain_moment = plain_sum
     moment = plain_sum
     bias_sum = plain_sum
-    # Over the keys that all rows see: the largest λb so far less WEIGHT_BITS, Σ w and Σ w v.
-    weight_shift = tl.full([], float("-inf"), tl.float32)
-    weight_sum = tl.full([], 0.0, tl.float32)
-    weighted_value = tl.zeros([EPS_ROWS, BLOCK_DV], tl.float32)
+    # Of the keys that all rows see: the largest λb less WEIGHT_BITS, known ahead so that no block of keys reduces it,
+    # and Σ w.
+    many_keys = tl.arange(0, SHIFT_KEYS)
+    largest = tl.full([SHIFT_KEYS], float("-inf"), tl.float32)
+    if not PER_QUERY:
+        for start_n in tl.range(0, full, SHIFT_KEYS, num_stages=1):
+            bias = load_row(bias_ptr, start_n, stride_bias_n, many_keys, full, True) * strength_2
+            largest = tl.maximum(largest, tl.where(start_n + many_keys < full, bias, float("-inf")))
+    weight_shift = tl.max(largest, 0) - WEIGHT_BITS
+    raised = tl.zeros([SHIFT_KEYS], tl.float32)
+    if not PER_QUERY:
+        for start_n in tl.range(0, full, SHIFT_KEYS, num_stages=1):
+            bias = load_row(bias_ptr, start_n, stride_bias_n, many_keys, full, True) * strength_2
+            raised += tl.where(start_n + many_keys < full, tl.exp2(bias - weight_shift), 0.0)
+    weight_sum = tl.sum(raised, 0)
     for start_n in tl.range(0, full, BLOCK_N):
         bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, False) * strength_2
-        new_weight_shift = tl.maximum(weight_shift, tl.max(bias, 0) - WEIGHT_BITS)
         key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, False)
         value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, False)
         out, row_max, plain_sum, steered_sum, plain_moment, moment, bias_sum = _attend(
             out, row_max, plain_sum, steered_sum, weight_shift, plain_moment, moment, bias_sum, query, scale_2,
-            bias[None, :], bias[None, :], new_weight_shift, True, key, value, PRECISION, PARTIALS, STATS, MASKED=False,
+            key_row(tl.exp2(bias - weight_shift)), key_row(bias) if STATS else 0.0, weight_shift, True, key, value,
+            PRECISION, PARTIALS, SUM_BY_DOT, STATS, MASKED=False,
         )  # fmt: skip
-        weights = tl.exp2(bias - new_weight_shift)
-        shrink = tl.exp2(weight_shift - new_weight_shift)
-        weight_sum = weight_sum * shrink + tl.sum(weights, 0)
-        rows = tl.broadcast_to(weights.to(value.dtype)[None, :], [EPS_ROWS, BLOCK_N])
-        weighted_value = dot(rows, value, weighted_value * shrink, PRECISION)
-        weight_shift = new_weight_shift
 
     row_shift = tl.full([BLOCK_M], 0.0, tl.float32) + weight_shift
     for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
         logit_bias, hidden_bias, visible = _hidden_bias(
-            start_n, limit, last_key, key_rows, bias_ptr, stride_bias_n, strength_2, CAUSAL, PER_QUERY
+            start_n, limit, last_key, key_rows, bias_ptr, stride_bias_n, strength_2, is_query, CAUSAL, PER_QUERY
         )
         new_row_shift = tl.maximum(row_shift, tl.max(hidden_bias, 1) - WEIGHT_BITS)
         key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, True)
         value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, True)
         out, row_max, plain_sum, steered_sum, plain_moment, moment, bias_sum = _attend(
             out, row_max, plain_sum, steered_sum, row_shift, plain_moment, moment, bias_sum, query, scale_2,
-            logit_bias, hidden_bias, new_row_shift, visible, key, value, PRECISION, PARTIALS, STATS, MASKED=True,
+            tl.exp2(hidden_bias - finite(new_row_shift)[:, None]), logit_bias, new_row_shift, visible, key,
+            value, PRECISION, PARTIALS, SUM_BY_DOT, STATS, MASKED=True,
         )  # fmt: skip
         row_shift = new_row_shift
 
     total = tl.sum(plain_sum, 1)
     seen = total > 0
     plain_total = tl.where(seen, total, 1.0)
-    steered_total = tl.sum(steered_sum, 1)
+    # By dot, every column of the sum holds all of it.
+    steered_total = tl.sum(steered_sum, 1) / SUM_COLUMNS if SUM_BY_DOT else tl.sum(steered_sum, 1)
+    shared_value = tl.sum(tl.where(is_query[:, None], 0.0, out), 0)
     row_shift = finite(row_shift)
 
     # out = Σ A w v + eps Σ w v and mass = Σ A w + eps Σ w, all relative to the row's final weight shift.
     shared = tl.exp2(weight_shift - row_shift) * eps
-    out = out / plain_total[:, None] + shared[:, None] * (tl.sum(weighted_value, 0) / EPS_ROWS)[None, :]
+    out = out / plain_total[:, None] + shared[:, None] * shared_value[None, :]
     mass = steered_total / plain_total + shared * weight_sum
     for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
         logit_bias, hidden_bias, visible = _hidden_bias(
-            start_n, limit, last_key, key_rows, bias_ptr, stride_bias_n, strength_2, CAUSAL, PER_QUERY
+            start_n, limit, last_key, key_rows, bias_ptr, stride_bias_n, strength_2, is_query, CAUSAL, PER_QUERY
         )
         value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, True)
         weights = tl.exp2(hidden_bias - row_shift[:, None])
         mass += eps * tl.sum(weights, 1)
         out += eps * dot(weights.to(value.dtype), value, tl.zeros_like(out), PRECISION)
 
-    in_range = start_m + query_rows < query_length
+    in_range = start_m + query_rows < last_query
     row = tl.cast(batch_head, tl.int64) * query_length + start_m + query_rows
     shift = finite(row_max) * scale_2
     tl.store(lse_ptr + row, tl.where(seen, (shift + tl.log2(plain_total)) * LN_2, float("-inf")), mask=in_range)

@@ -125,13 +125,16 @@ def prefill(call: Call, return_stats: bool, configuration: Configuration | None 
     chosen = configuration or _choice(call, return_stats)
     result = _allocate(call, return_stats)
     batch, heads, query_length = call.rows
-    grid = (triton.cdiv(query_length, chosen.block_m) * batch * heads,)
+    # The floored kernel's last row gathers its eps sums.
+    queries = chosen.block_m - 1 if call.eps else chosen.block_m
+    grid = (triton.cdiv(query_length, queries) * batch * heads,)
     constants = {
         **call.constants(),
         **chosen.constants(),
         "PER_QUERY": call.strength.shape[2] > 1,
         "STATS": return_stats,
         "PARTIALS": chosen.partials,
+        "SUM_BY_DOT": chosen.sums_by_dot,
     }
     with _device(call.query):
         if call.eps:
@@ -143,7 +146,7 @@ def prefill(call: Call, return_stats: bool, configuration: Configuration | None 
         else:
             prefill_kernel[grid](
                 *call.tensors(), result.out, result.lse, result.stats, *call.strides(), call.scale, batch, *call.sizes,
-                STEERED=True, BIAS_FIRST=call.query.dtype != torch.float32, SUM_BY_DOT=chosen.sums_by_dot, **constants,
+                STEERED=True, BIAS_FIRST=call.query.dtype != torch.float32, **constants,
             )  # fmt: skip
     return result
 
@@ -168,8 +171,8 @@ def _choice(call: Call, return_stats: bool) -> Configuration:
 
 
 def _from_table(call: Call, return_stats: bool) -> Configuration:
-    exact_sums = return_stats or call.eps > 0
-    return configurations.prefill(architecture(call.query.device), *call.shape_class, exact_sums=exact_sums)
+    arch = architecture(call.query.device)
+    return configurations.prefill(arch, *call.shape_class, exact_sums=return_stats, has_eps=call.eps > 0)
 
 
 def _problem(call: Call, return_stats: bool) -> str:

@@ -110,7 +110,7 @@ def _attend(
         plain_moment += plain_sum * (finite(plain_max) * scale_2 - plain_shift)[:, None]
         plain_moment = plain_moment * plain_decay[:, None] + sum_rows(plain_weights * plain_logits, PARTIALS)
         if STEERED:
-            bias_sum = bias_sum * plain_decay[:, None] + sum_rows(plain_weights * (logit_bias * scale_2), PARTIALS)
+            bias_sum = bias_sum * plain_decay[:, None] + sum_rows(plain_weights * logit_bias, PARTIALS)
         plain_sum = plain_sum * plain_decay[:, None] + sum_rows(plain_weights, PARTIALS)
         plain_max = new_plain_max
 
@@ -246,7 +246,7 @@ def prefill_kernel(
         rows_total = tl.cast(batches, tl.int64) * query_heads * query_length
         store_stats(
             stats_ptr, row, rows_total, in_range, seen, finite(plain_max) * scale_2, tl.sum(plain_sum, 1),
-            tl.sum(plain_moment, 1), tl.sum(bias_sum, 1), shift, total, tl.sum(moment, 1),
+            tl.sum(plain_moment, 1), tl.sum(bias_sum, 1) * scale_2, shift, total, tl.sum(moment, 1),
         )  # fmt: skip
     # A row that saw no key is 0, not 0/0.
     out = out / tl.where(seen, total, 1.0)[:, None]

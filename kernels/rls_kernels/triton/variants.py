@@ -59,8 +59,15 @@ def prefill(
     configuration: Configuration | None = None,
 ) -> Variant:
     """The prefill kernel, or with ``eps`` the floored one, for ``arch`` (90 for sm_90); D and Dv are ``head_dim``."""
-    chosen = configuration or configurations.prefill(arch, head_dim, _ELEMENT_BYTES[dtype], exact_sums=eps or stats)
-    constexprs = {"PER_QUERY": strength_layout == "bhq", "STATS": stats, "PARTIALS": chosen.partials}
+    chosen = configuration or configurations.prefill(
+        arch, head_dim, _ELEMENT_BYTES[dtype], exact_sums=stats, has_eps=eps
+    )
+    constexprs: dict[str, Any] = {
+        "PER_QUERY": strength_layout == "bhq",
+        "STATS": stats,
+        "PARTIALS": chosen.partials,
+        "SUM_BY_DOT": chosen.sums_by_dot,
+    }
     outputs = {"out_ptr": _POINTERS[dtype], "lse_ptr": "*fp32"}
     if eps:
         function = "rls_kernels.triton.floored:floored_kernel"
@@ -70,7 +77,7 @@ def prefill(
     else:
         function = "rls_kernels.triton.prefill:prefill_kernel"
         steered = strength_layout != "none"
-        constexprs |= {"STEERED": steered, "BIAS_FIRST": dtype != "fp32", "SUM_BY_DOT": chosen.sums_by_dot}
+        constexprs |= {"STEERED": steered, "BIAS_FIRST": dtype != "fp32"}
         numbers = {"scale": "fp32", "batches": "i32"}
     outputs["stats_ptr"] = "*fp32"
     return _variant(

@@ -20,7 +20,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     from rls_kernels.triton import configurations
     from rls_kernels.triton.configurations import Configuration
 
-    def prefill(*_: int, exact_sums: bool = False) -> Configuration:
+    def prefill(*_: int, exact_sums: bool = False, has_eps: bool = False) -> Configuration:
         return Configuration(32, 16, num_warps=4, num_stages=1, partials=16, sums_by_dot=not exact_sums)
 
     monkeypatch.setattr(configurations, "prefill", prefill)
