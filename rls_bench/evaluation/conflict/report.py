@@ -21,8 +21,8 @@ def report(rows: pd.DataFrame, perplexities: dict[float, float], picked: float) 
         "SmolLM2-135M-Instruct has read the conversation unsteered, from its cache; the question is steered. Right is "
         "the answer of the highlighted speaker, likelier than the other's. λ is picked on "
         f"{rows[rows.half == 'calibration']['items'].iloc[0]} conversations with all layers and measured on "
-        f"{test['items'].iloc[0]} others; intervals are 95 % (Wilson). The price is the perplexity of 900 tokens of "
-        "three public-domain novels, with twenty tokens near the beginning of each highlighted."
+        f"{test['items'].iloc[0]} others; intervals are 95 % (Wilson). The price is the perplexity of 280 tokens of "
+        "each of three public-domain novels, after twenty highlighted tokens near its beginning."
     )
     tables = {
         "Percent that believes the highlighted speaker, by λ and layers steered": _by_layers(test),

@@ -121,7 +121,11 @@ class Scene:
         return torch.stack([expected_saliency(s, _PROBE_STRENGTH)[..., 0] for s in self._probe(bias)], 1)
 
     def _probe(self, bias: Tensor) -> list[AttentionStats]:
-        """Statistics of every layer, of a pass whose attention is left unsteered."""
+        """Statistics of every layer, of a pass whose attention is left unsteered.
+
+        They come from whichever backend has them, since the scene's need not: gates and masses are no part of what is
+        compared.
+        """
         collected: list[AttentionStats] = []
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -126,6 +126,7 @@ def _test(seed: int, items: int, backend: str, settings: list[tuple[str, str, St
                     "experiment": experiment,
                     "setting": setting,
                     "strength": steering.strength,
+                    "heads": int(steering.heads.sum()),
                     "accuracy": 100 * float(answers.correct.float().mean()),
                     "gain": turned.net_points,
                     "fixed": turned.fixed,

@@ -54,6 +54,20 @@ def test_a_cached_conversation_answers_as_one_read_whole(tiny):
     assert torch.equal(first, torch.cat(whole))
 
 
+def test_perplexity_reads_the_280_tokens_that_the_report_speaks_of(tiny, monkeypatch):
+    from rls_bench.evaluation.conflict import reading
+
+    counted = []
+
+    def count(logits, targets):
+        counted.append(len(targets))
+        return torch.zeros(())
+
+    monkeypatch.setattr(reading, "cross_entropy", count)
+    assert reading.perplexity(*tiny, 1.0, range(30)) == 1.0
+    assert counted == [280, 280, 280]
+
+
 def test_steering_and_the_layers_steered_change_what_is_read(tiny):
     from rls_bench.evaluation.conflict.reading import perplexity
 
