@@ -90,8 +90,12 @@ class Journal:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab", buffering=0)
+            self._file = path.open("a+b", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A line that a killed run left torn must not swallow the next one.
+            size = self._file.seek(0, os.SEEK_END)
+            if size and os.pread(self._file.fileno(), 1, size - 1) != b"\n":
+                os.write(self._file.fileno(), b"\n")
         except OSError as error:
             raise RecordError(f"journal {path}: cannot be written ({error.strerror})") from error
 

@@ -262,7 +262,7 @@ class Session:
 
 def _checked(cell: Cell, reply: messages.Prepared, measurable: messages.Verdict) -> journal.Checked:
     """What the first launch learnt of a cell; the note becomes the reason of a record that is ok."""
-    untimed = f"no latency: {measurable.reason}; agreement checked on the first KV head"
+    untimed = f"no latency: {measurable.reason}; agreement checked on an excerpt"
     notes = ["" if measurable.yes else untimed, reply.noise]
     return journal.Checked(
         label=cell.label,

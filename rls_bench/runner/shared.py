@@ -24,16 +24,18 @@ class SharedInputs:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._kept: dict[str, Any] = {}
+        # What the last draw found, less its tensors.
+        self._truths: tuple[str, dict[str, list[torch.Tensor]]] = ("", {})
 
     def draw(self, problem: Problem) -> Inputs:
         """The inputs of ``problem``, in tensors of this process's own."""
-        kept = self._load(problem)
-        if kept is None:
+        kept = self._load()
+        if kept is None or kept["key"] != problem.key:
             drawn = draw(problem)
             tensors = {name: tensor.detach().cpu() for name, tensor in drawn.tensors().items()}
-            self._store({"key": problem.key, "scale": drawn.scale, "tensors": tensors, "truths": {}})
-            return drawn
+            kept = {"key": problem.key, "scale": drawn.scale, "tensors": tensors, "truths": {}}
+            self._store(kept)
+        self._truths = problem.key, kept["truths"]
         operands = {
             name: tensor.to(problem.device).requires_grad_(problem.requires_grad and name in ("query", "key", "value"))
             for name, tensor in kept["tensors"].items()
@@ -42,24 +44,25 @@ class SharedInputs:
 
     def truth(self, inputs: Inputs, steers: bool) -> agreement.Truth:
         """What the oracle says of ``inputs``, as drawn above, or of their λ = 0 form."""
-        kept = self._load(inputs.problem)
         name = "steered" if steers else "unsteered"
-        if kept is not None and name in kept["truths"]:
-            return agreement.Truth.from_tensors(kept["truths"][name])
+        key, truths = self._truths
+        if key == inputs.problem.key and name in truths:
+            return agreement.Truth.from_tensors(truths[name])
         if not steers:
             inputs = replace(inputs, strength=torch.zeros_like(inputs.strength))
         found = agreement.truth(inputs)
-        if kept is not None:
+        kept = self._load()
+        if kept is not None and kept["key"] == key:
             kept["truths"][name] = found.tensors()
             self._store(kept)
         return found
 
-    def _load(self, problem: Problem) -> dict[str, Any] | None:
+    def _load(self) -> dict[str, Any] | None:
         size = os.fstat(self._descriptor).st_size
         if size == 0:
             return None
         kept: dict[str, Any] = torch.load(io.BytesIO(os.pread(self._descriptor, size, 0)), weights_only=True)
-        return kept if kept["key"] == problem.key else None
+        return kept
 
     def _store(self, kept: dict[str, Any]) -> None:
         buffer = io.BytesIO()

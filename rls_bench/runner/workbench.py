@@ -30,6 +30,8 @@ from rls_bench.timing import caches, calibrate, stopwatch
 
 # More distinct inputs than this tell nothing new.
 _MOST_INPUTS = 3
+# Queries that a backend is judged on whose calls take too long to be timed.
+_EXCERPT_QUERIES = 128
 _STDOUT = 1
 
 
@@ -101,7 +103,7 @@ class Workbench:
         self._release()
         backend, inputs = registry.get(self._name), self._shared.draw(request.problem)
         if not request.timed:
-            judged = agreement.check(backend, one_group(inputs))
+            judged = agreement.check(backend, excerpt(inputs))
             return messages.Prepared("ok" if judged.passed else "wrong", judged.reason, judged)
         call, output, compile_seconds = self._compiled(backend, inputs)
         # Compilers may keep processes of their own; what a later call adds to them is the call's.
@@ -159,7 +161,9 @@ class Workbench:
         self, backend: Backend, first: Inputs, call: Callable[[], Any], output: torch.Tensor, input_bytes: int
     ) -> Finding | None:
         """Prepare the backend on as many distinct inputs as ``input_bytes`` allows."""
-        count = max(1, min(_MOST_INPUTS, input_bytes // max(1, first.problem.input_bytes)))
+        # Where one set of inputs overflows the cache, two already share none of it.
+        most = _MOST_INPUTS if _fits_in_cache(first.problem) else 2
+        count = max(1, min(most, input_bytes // max(1, first.problem.input_bytes)))
         calls = [call] + [backend.prepare(variant(first, index)) for index in range(1, count)]
         before = self._calls_ns
         expected = [output] + [honesty.output_of(self._called(each)).clone() for each in calls[1:]]
@@ -234,16 +238,29 @@ def _fits_in_cache(problem: Problem) -> bool:
     return problem.input_bytes < caches.last_level_bytes(problem.device)
 
 
-def one_group(inputs: Inputs) -> Inputs:
-    """The first KV head of the first batch element and the queries that read it: enough where a call takes minutes."""
-    problem = replace(inputs.problem, batch=1, query_heads=inputs.problem.group_size, kv_heads=1)
-    heads, parts = problem.query_heads, {}
+def excerpt(inputs: Inputs) -> Inputs:
+    """The first KV head of the first batch element and the last queries that read it.
+
+    That is enough where a call takes minutes. Causal masks are bottom-right aligned, so the last queries keep theirs.
+    """
+    whole = inputs.problem
+    heads, rows = whole.group_size, min(whole.query_length, _EXCERPT_QUERIES)
+    spans = {
+        "query": (heads, rows),
+        "key": (1, None),
+        "value": (1, None),
+        "bias": (heads, None),
+        "strength": (heads, rows),
+    }
+    parts = {}
     for name, tensor in inputs.tensors().items():
-        # Axes of 1 broadcast and stay.
-        tensor = tensor[:1]
-        if tensor.ndim > 1 and name != "key_lengths":
-            tensor = tensor[:, : 1 if name in ("key", "value") else heads]
-        parts[name] = tensor.contiguous()
+        # An axis of 1 broadcasts, and a span that is longer leaves it alone.
+        part = tensor[:1]
+        if name in spans:
+            head_span, row_span = spans[name]
+            part = part[:, :head_span] if row_span is None else part[:, :head_span, -row_span:]
+        parts[name] = part.contiguous()
+    problem = replace(whole, batch=1, query_heads=heads, kv_heads=1, query_length=rows)
     return Inputs(problem=problem, scale=inputs.scale, **parts)
 
 
