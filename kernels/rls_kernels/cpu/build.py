@@ -29,7 +29,13 @@ _OBJECTS: dict[str, tuple[str, ...]] = {
     "avx512.cpp": _AVX512,
     "avx512_bf16.cpp": (*_AVX512, "-mavx512bf16"),
 }
-_SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g")
+_AMX = ("amx_bf16.cpp", (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"))
+# Flags of the builds besides the plain one: with address and undefined-behaviour checks, and with AMX's tiles emulated.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "": (),
+    "sanitized": ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g"),
+    "emulated_amx": ("-DRLS_EMULATE_AMX",),
+}
 
 
 class BuildError(RuntimeError):
@@ -53,15 +59,17 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
-def build(sanitize: bool = False) -> Path:
+def build(variant: str = "") -> Path:
     """The shared library, compiled unless the cache holds it; safe when several processes start at once.
 
-    The cache key covers sources, compiler and flags. ``sanitize`` builds with address and undefined-behaviour checks.
-    Raises BuildError with a one-line reason.
+    The cache key covers sources, compiler and flags. ``variant`` is one of VARIANTS. Raises BuildError with a one-line
+    reason.
     """
     if reason := unavailable_reason():
         raise BuildError(reason)
-    command = [str(compiler()), *_FLAGS, *(_SANITIZERS if sanitize else ())]
+    if variant not in VARIANTS:
+        raise BuildError(f"RLS_CPU_BUILD: wanted one of {', '.join(filter(None, VARIANTS))}; got {variant!r}")
+    command = [str(compiler()), *_FLAGS, *VARIANTS[variant]]
     target = Path(platformdirs.user_cache_dir("rls_kernels")) / f"cpu-{_key(command)}" / "librls_cpu.so"
     if target.exists():
         return target
@@ -77,6 +85,11 @@ def build(sanitize: bool = False) -> Path:
 
 
 def _compile(command: list[str], target: Path) -> None:
+    objects = dict(_OBJECTS)
+    if _knows(command[0], _AMX[1]):
+        objects.update([_AMX])
+    else:
+        command = [*command, "-DRLS_WITHOUT_AMX"]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
 
         def compile_one(item: tuple[str, tuple[str, ...]]) -> str:
@@ -86,11 +99,16 @@ def _compile(command: list[str], target: Path) -> None:
             return output
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_one, _OBJECTS.items()))
+            outputs = list(pool.map(compile_one, objects.items()))
         library = f"{folder}/{target.name}"
-        _call([*command, "-shared", *objects, "-o", library, "-ldl", "-lpthread"])
+        _call([*command, "-shared", *outputs, "-o", library, "-ldl", "-lpthread"])
         # A rename is atomic: no other process ever sees half a library.
         Path(library).replace(target)
+
+
+def _knows(compiler: str, flags: tuple[str, ...]) -> bool:
+    command = [compiler, *flags, "-x", "c++", "-E", os.devnull]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _call(command: list[str]) -> None:
@@ -103,7 +121,7 @@ def _call(command: list[str]) -> None:
 def _key(command: list[str]) -> str:
     digest = hashlib.sha256()
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=False).stdout
-    for part in (*command, version, repr(_OBJECTS)):
+    for part in (*command, version, repr((_OBJECTS, _AMX))):
         digest.update(part.encode() + b"\0")
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

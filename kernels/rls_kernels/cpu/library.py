@@ -66,9 +66,9 @@ class Gradient(ctypes.Structure):
 class Library:
     """The loaded library; ``compile_seconds`` is what building or finding it took."""
 
-    def __init__(self, sanitize: bool = False) -> None:
+    def __init__(self, variant: str = "") -> None:
         began = time.perf_counter()
-        self._c = ctypes.CDLL(str(build.build(sanitize)))
+        self._c = ctypes.CDLL(str(build.build(variant)))
         self.compile_seconds = time.perf_counter() - began
         self._c.rls_isa_name.restype = c_char_p
         for name in ("rls_call_size", "rls_gradient_size"):
@@ -112,8 +112,8 @@ def _raise_for(status: int) -> None:
 
 @cache
 def library() -> Library:
-    """The library of this process, compiled and loaded on the first call. RLS_CPU_SANITIZE=1 loads a checked build."""
-    return Library(sanitize=os.environ.get("RLS_CPU_SANITIZE") == "1")
+    """The library of this process, compiled and loaded on the first call. RLS_CPU_BUILD names another build variant."""
+    return Library(os.environ.get("RLS_CPU_BUILD", ""))
 
 
 def view(tensor: Tensor) -> Any:

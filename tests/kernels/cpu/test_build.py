@@ -74,6 +74,23 @@ def test_flags_and_compiler_are_part_of_the_key(own_cache: Path, monkeypatch: py
     assert len(list(first.parent.parent.iterdir())) == 3
 
 
+def test_an_unknown_variant_is_named() -> None:
+    with pytest.raises(build.BuildError, match=r"RLS_CPU_BUILD: wanted one of sanitized, emulated_amx; got 'fast'"):
+        build.build("fast")
+
+
+def test_a_compiler_without_amx_builds_without_it(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = own_cache / "log"
+    body = f"""
+case "$*" in *-E*amx*|*amx*-E*) exit 1;; esac
+echo "$@" >> {log}
+while [ $# -gt 0 ]; do if [ "$1" = -o ]; then echo built > "$2"; fi; shift; done"""
+    monkeypatch.setenv("CXX", script(own_cache / "cxx", body))
+    build.build()
+    assert "-DRLS_WITHOUT_AMX" in log.read_text()
+    assert "amx_bf16.cpp" not in log.read_text()
+
+
 def test_a_forced_instruction_set_must_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     isas = library.library().isas()
     assert isas[-1] == "avx2"

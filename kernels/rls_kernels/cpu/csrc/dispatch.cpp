@@ -7,7 +7,11 @@ namespace rls {
 namespace {
 
 // Best first: each runs all that stand after it.
-const Isa* const ALL[] = {&avx512_bf16, &avx512, &avx2};
+const Isa* const ALL[] = {
+#ifndef RLS_WITHOUT_AMX
+    &amx_bf16,
+#endif
+    &avx512_bf16, &avx512, &avx2};
 
 const Isa* const* find(const char* name) {
     for (const Isa* const& isa : ALL)
@@ -23,8 +27,9 @@ using namespace rls;
 int32_t rls_forward(const char* name, const rls_call* call) {
     const Isa* const* isa = find(name);
     if (!isa) return RLS_NO_SUCH_ISA;
-    while (!(*isa)->prefill[call->dtype]) ++isa;
-    return (call->is_decode ? (*isa)->decode : (*isa)->prefill)[call->dtype](*call);
+    const auto table = call->is_decode ? &Isa::decode : &Isa::prefill;
+    while (!((*isa)->*table)[call->dtype]) ++isa;
+    return ((*isa)->*table)[call->dtype](*call);
 }
 
 int32_t rls_backward(const char* name, const rls_gradient* gradient) {

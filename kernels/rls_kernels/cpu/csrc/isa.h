@@ -15,6 +15,7 @@ struct Isa {
     int32_t (*backward[3])(const rls_gradient&);
 };
 
-extern const Isa avx2, avx512, avx512_bf16;
+// amx_bf16 is absent where the compiler doesn't know it (RLS_WITHOUT_AMX).
+extern const Isa avx2, avx512, avx512_bf16, amx_bf16;
 
 }  // namespace rls

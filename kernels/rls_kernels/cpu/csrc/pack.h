@@ -98,6 +98,11 @@ inline void accumulate_rows(float* sum, int64_t width, int64_t rows, const unit*
     for (int64_t strip = 0; strip < width; strip += TILE) {
         const int64_t vectors = smaller(TILE, width - strip) / LANES;
         const unit* right = panel + panel_rows / Units::DEPTH * strip + start / Units::DEPTH * vectors * LANES;
+        if constexpr (Units::BLOCKWISE) {
+            Units::accumulate_block(vectors, sum + strip, width, rows, weights, weights_stride, right,
+                                    units_of<Units>(seen(rows - TILE_ROWS)));
+            continue;
+        }
         for (int64_t row = 0; row < rows; row += TILE_ROWS)
             if (const int64_t depth = seen(row); depth > 0)
                 accumulate<Units>(vectors, sum + row * width + strip, width, weights + row * weights_stride,

@@ -23,21 +23,30 @@ struct Block {
 
 template <class Units, int LEVEL, bool STRENGTH_BY_ROW>
 [[gnu::noinline]] void sweep_keys(const Block& block, RowState& state, Running running) {
-    const int64_t tile_rows = (block.rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    const int64_t tile_rows = Units::BLOCKWISE ? BLOCK_ROWS : round_up(block.rows, TILE_ROWS);
     const int64_t end = state.visible[block.rows - 1];
     for (int64_t start = 0; start < end; start += KEY_BLOCK) {
         running.keys_done = 0;
         for (int64_t key = start; key < end && key < start + KEY_BLOCK; key += TILE, running.keys_done += TILE) {
             const unit* right = block.key + key * block.query_depth;
+            alignas(64) float products[Units::BLOCKWISE ? BLOCK_ROWS : 1][TILE];
+            if constexpr (Units::BLOCKWISE) {
+                memset(products, 0, sizeof products);
+                Units::accumulate_block(TILE_VECTORS, products[0], TILE, BLOCK_ROWS, block.query, block.query_stride,
+                                        right, block.query_depth);
+            }
             for (int row = 0; row < tile_rows; row += TILE_ROWS) {
-                if (state.visible[row + TILE_ROWS - 1] <= key) continue;
+                // Blocks are multiplied whole: there, hidden weights must be written as zeros.
+                if (!Units::BLOCKWISE && state.visible[row + TILE_ROWS - 1] <= key) continue;
                 vec score[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 8
                 for (int r = 0; r < TILE_ROWS; ++r)
 #pragma GCC unroll 4
-                    for (int v = 0; v < TILE_VECTORS; ++v) score[r][v] = broadcast(0);
-                multiply_tile<Units>(score, block.query + row * block.query_stride, block.query_stride, right,
-                                     block.query_depth);
+                    for (int v = 0; v < TILE_VECTORS; ++v)
+                        score[r][v] = Units::BLOCKWISE ? load(products[row + r] + v * LANES) : broadcast(0);
+                if constexpr (!Units::BLOCKWISE)
+                    multiply_tile<Units>(score, block.query + row * block.query_stride, block.query_stride, right,
+                                         block.query_depth);
                 weigh_tile<Units, LEVEL, STRENGTH_BY_ROW>(score, state, row, key, block.scale_log2, block.keys,
                                                           running);
             }

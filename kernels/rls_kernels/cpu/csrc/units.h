@@ -10,6 +10,8 @@ namespace rls::RLS_ISA {
 struct Float32Units {
     // Elements that one unit holds along the summed axis.
     static constexpr int DEPTH = 1;
+    // Whether products come a block of rows at a time, through memory, rather than a register tile at a time.
+    static constexpr bool BLOCKWISE = false;
 
     static vec multiply_add(vec a, vec b, vec sum) { return fma(a, b, sum); }
 
@@ -41,6 +43,7 @@ struct Float32Units {
 // Two neighbouring bfloat16 a unit: one instruction multiplies both and adds them in float32.
 struct BFloat16Units {
     static constexpr int DEPTH = 2;
+    static constexpr bool BLOCKWISE = false;
 
     static vec multiply_add(vec a, vec b, vec sum) {
         return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
