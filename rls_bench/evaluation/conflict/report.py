@@ -85,7 +85,7 @@ def _bars(test: pd.DataFrame, base: Interval, perplexities: dict[float, float], 
 def _figure(test: pd.DataFrame, perplexities: dict[float, float], picked: float) -> Figure:
     import seaborn as sns
 
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
     accuracy, price = figure.subplots(1, 2)
     strengths = sorted(test.strength.unique())
     points = [
@@ -98,8 +98,8 @@ def _figure(test: pd.DataFrame, perplexities: dict[float, float], picked: float)
         accuracy.plot(
             picked, _at(test, span, "all layers", picked).mean, marker, color="grey", label=f"{span} sentence"
         )
-    accuracy.set(title="Believes the highlighted speaker", xlabel="λ (dotted: picked)")
-    accuracy.legend()
+    accuracy.set(title="Believes the highlighted speaker", xlabel="λ (dotted: picked)", ylim=(0, 102))
+    accuracy.legend(loc="upper left", bbox_to_anchor=(1, 1))
     sns.lineplot(x=list(perplexities), y=list(perplexities.values()), marker="o", ax=price)
     price.set(title="Price on plain text, all layers", xlabel="λ (dotted: picked)", ylabel="perplexity")
     for axes in (accuracy, price):

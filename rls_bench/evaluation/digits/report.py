@@ -81,7 +81,7 @@ def _figure(rows: pd.DataFrame, best: float) -> Figure:
     strengths = rows[rows.experiment == "strength"]
     sns.lineplot(strengths, x="strength", y="accuracy", hue="set", errorbar=("ci", 95), marker="o", ax=curve)
     curve.axvline(best, color="grey", linewidth=0.8, linestyle=":")
-    curve.set(title="Accuracy against λ", xlabel="λ (dotted: picked)", ylabel="accuracy, %")
+    curve.set(title="Accuracy against λ", xlabel="λ (dotted: picked)", ylabel="accuracy, %", ylim=(0, 102))
     hard = rows[(rows.set == "hard") & rows.experiment.isin(["heads", "control"]) & (rows.setting != "real")]
     sns.barplot(hard, x="gain", y="setting", hue="experiment", dodge=False, errorbar="sd", ax=bars)
     bars.axvline(0, color="black", linewidth=0.8)
