@@ -53,10 +53,17 @@ def prefill(
         return Configuration(64 if head_dim <= 64 else 32, 32 if head_dim <= 128 else 16, 4, 2, partials)
     if head_dim > 128:
         return Configuration(64, 32, 4, 2, partials)
-    warps = 4 if arch == 100 else 8
-    if arch in (80, 90, 100) and not exact_sums:
-        return Configuration(128, 64, warps, 2, partials if has_eps else 16, sums_by_dot=True)
-    return Configuration(128, 64, warps, 2, partials)
+    by_dot = arch in (80, 90, 100) and not exact_sums
+    # eps keeps a sum of plain weights beside the one by dot.
+    partials = 16 if by_dot and not has_eps else partials
+    is_plain = not (exact_sums or has_eps)
+    if arch == 90:
+        return Configuration(128, 64, 8, 2, partials, by_dot)
+    if arch == 100:
+        return Configuration(128, 64, 4 if is_plain else 8, 2, partials, by_dot)
+    # mma.sync keeps scores and output in registers: what is wide or keeps more sums takes fewer keys a block.
+    keys = 64 if head_dim <= 64 and is_plain else 32
+    return Configuration(128, keys, 8, 2, partials, by_dot)
 
 
 def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:
@@ -65,10 +72,19 @@ def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:
     return Configuration(64, keys, num_warps=4, num_stages=2 if head_dim * element_bytes > 256 else 3)
 
 
-def backward(arch: int, head_dim: int, element_bytes: int) -> Configuration:
-    """The configuration of the backward kernels."""
+def backward(arch: int, head_dim: int, element_bytes: int) -> tuple[Configuration, Configuration]:
+    """The configurations of the two backward kernels, by query and by key."""
     if element_bytes == 4:
-        return Configuration(32, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=1)
-    if head_dim <= 64:
-        return Configuration(64, 64, num_warps=4, num_stages=2)
-    return Configuration(64, 64 if head_dim <= 128 else 32, num_warps=8, num_stages=1)
+        small = Configuration(32, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=1)
+        return small, small
+    if head_dim > 128:
+        wide = Configuration(64, 32, num_warps=8, num_stages=1)
+        return wide, wide
+    if arch == 90:
+        by_query = Configuration(64, 64, num_warps=4 if head_dim <= 64 else 8, num_stages=2 if head_dim <= 64 else 1)
+        return by_query, by_query if head_dim <= 64 else Configuration(32, 64, num_warps=4, num_stages=1)
+    if arch == 100 or head_dim > 64:
+        square = Configuration(64, 64, num_warps=8, num_stages=1)
+        return square, square
+    narrow = Configuration(64, 32, num_warps=4, num_stages=1)
+    return narrow, narrow

@@ -232,7 +232,9 @@ class Gradients(NamedTuple):
 
 def backward(call: Call, forward: Forward, gradient: Tensor, configuration: Configuration | None = None) -> Gradients:
     """Gradients for ``gradient`` = dout [B, Hq, Lq, Dv]; the same every time (no atomics)."""
-    chosen = configuration or configurations.backward(architecture(call.query.device), *call.shape_class)
+    by_query, by_key = configurations.backward(architecture(call.query.device), *call.shape_class)
+    if configuration is not None:
+        by_query = by_key = configuration
     batch, heads, query_length = call.rows
     kv_heads, key_length = call.key.shape[1:3]
     gradient = gradient.contiguous()
@@ -243,20 +245,15 @@ def backward(call: Call, forward: Forward, gradient: Tensor, configuration: Conf
     value_gradient = torch.empty(call.value.shape, dtype=call.value.dtype, device=call.value.device)
     bias_gradient = torch.empty((batch, heads, key_length), dtype=torch.float32, device=call.query.device)
     strength_gradient = torch.empty_like(forward.lse)
-    constants = {
-        **call.constants(),
-        **chosen.constants(),
-        "PER_QUERY": call.strength.shape[2] > 1,
-        "HAS_EPS": call.eps > 0,
-    }
+    constants = {**call.constants(), "PER_QUERY": call.strength.shape[2] > 1, "HAS_EPS": call.eps > 0}
     saved = (*call.tensors(), forward.lse, forward.norm, delta, residual, gradient)
     numbers = (*call.strides(), call.scale, call.eps, *call.sizes)
     with _device(call.query):
-        query_gradient_kernel[(triton.cdiv(query_length, chosen.block_m) * batch * heads,)](
-            *saved, query_gradient, strength_gradient, *numbers, **constants
+        query_gradient_kernel[(triton.cdiv(query_length, by_query.block_m) * batch * heads,)](
+            *saved, query_gradient, strength_gradient, *numbers, **constants, **by_query.constants()
         )
-        key_gradient_kernel[(triton.cdiv(key_length, chosen.block_n) * batch * kv_heads,)](
-            *saved, key_gradient, value_gradient, bias_gradient, *numbers, **constants
+        key_gradient_kernel[(triton.cdiv(key_length, by_key.block_n) * batch * kv_heads,)](
+            *saved, key_gradient, value_gradient, bias_gradient, *numbers, **constants, **by_key.constants()
         )
     return Gradients(
         query_gradient,

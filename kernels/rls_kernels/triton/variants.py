@@ -106,7 +106,7 @@ def backward(
     arch: int, head_dim: int, dtype: str = "bf16", *, is_causal: bool = False, eps: bool = False
 ) -> list[Variant]:
     """The two backward kernels: gradients by query, and by key."""
-    chosen = configurations.backward(arch, head_dim, _ELEMENT_BYTES[dtype])
+    configured = configurations.backward(arch, head_dim, _ELEMENT_BYTES[dtype])
     saved = dict.fromkeys(("lse_ptr", "norm_ptr", "delta_ptr", "residual_ptr"), "*fp32")
     saved["gradient_ptr"] = _POINTERS[dtype]
     by_query = {"query_gradient_ptr": _POINTERS[dtype], "strength_gradient_ptr": "*fp32"}
@@ -130,7 +130,9 @@ def backward(
             is_causal=is_causal,
             eps=eps,
         )
-        for side, written, products in (("query", by_query, 3), ("key", by_key, 4))
+        for (side, written, products), chosen in zip(
+            (("query", by_query, 3), ("key", by_key, 4)), configured, strict=True
+        )
     ]
 
 
