@@ -3,7 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup bench test test-slow lint sanitize sanitize-cpu sanitize-triton asv clean
+.PHONY: setup bench test test-slow lint sanitize sanitize-cpu sanitize-triton clean
+.PHONY: asv asv-machine asv-smoke asv-publish inspect-regression gpu-agreement gpu-run gpu-profile gpu-compare
 
 setup: $(STAMP)
 
@@ -27,11 +28,55 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Latency and error of this commit on this machine, kept under results/asv.
+# Latency, error, memory, compile and import time of this commit on this machine, kept under results/asv.
 ASV_MACHINE ?= laptop
-asv: setup
+asv: asv-machine
+	$(BIN)/asv run --machine $(ASV_MACHINE) --set-commit-hash $$(git rev-parse HEAD) --record-samples $(ASV)
+
+# GPU, driver and torch as dimensions of the plots, after asv wrote what it knows itself.
+asv-machine: setup
 	$(BIN)/asv machine --machine $(ASV_MACHINE) --yes
-	$(BIN)/asv run --machine $(ASV_MACHINE) --set-commit-hash $$(git rev-parse HEAD) --record-samples
+	$(BIN)/python -m benchmarks.machine $(ASV_MACHINE)
+
+# Does every suite load, and does one run; saves nothing.
+asv-smoke: asv-machine
+	$(BIN)/asv check
+	$(BIN)/asv run --machine $(ASV_MACHINE) --quick --dry-run --show-stderr --bench '^imports'
+
+# A site under .asv/html that needs no network: asv's own page loads its scripts from elsewhere.
+asv-publish: setup
+	$(BIN)/asv publish
+	$(BIN)/python -m asv_tachyon install .asv/html
+
+# What the Triton kernels compile to, against the commit BASE; fails if registers, spills or instructions grew.
+BASE ?= origin/main
+inspect-regression: setup
+	rm -rf .asv/base && git worktree prune && git worktree add --detach .asv/base $(BASE)
+	PYTHONPATH=.asv/base:.asv/base/kernels:.asv/base/baselines $(BIN)/rls-bench inspect $(INSPECT) --json .asv/base.json
+	$(BIN)/rls-bench inspect $(INSPECT) --baseline .asv/base.json
+
+# The rest is what a GPU runner does; DEVICE=cpu tries it anywhere.
+DEVICE ?= cuda
+SUITE ?= standard
+GPU ?= $(ASV_MACHINE)
+RECORDS ?= .asv/records/$(GPU).jsonl
+BASELINE ?= results/baselines/$(GPU).jsonl
+
+gpu-agreement: setup
+	$(BIN)/rls-bench conformance $(BACKENDS) --device $(DEVICE)
+
+gpu-run: setup
+	rm -f $(RECORDS)
+	$(BIN)/rls-bench run --suite $(SUITE) $(addprefix --backend ,$(BACKENDS)) --probe nvml --probe roofline --out $(RECORDS) $(RUN)
+
+gpu-profile: setup
+	$(BIN)/rls-bench profile triton --problem published --device $(DEVICE) --probe ncu
+
+# 3 says ambiguous: no reason to fail. A GPU without a baseline has nothing to be compared with yet.
+gpu-compare: setup
+	@if test -f $(BASELINE); then \
+	  $(BIN)/rls-bench compare $(BASELINE) $(RECORDS) --format github || test $$? -eq 3; \
+	else echo "::notice::no baseline for $(GPU); commit the uploaded records as $(BASELINE)"; fi
 
 sanitize: sanitize-cpu sanitize-triton
 
