@@ -13,7 +13,7 @@ from rls_bench.backends.interface import Backend
 from rls_bench.conformance import CASES, EMPTY_ROW, SIDE_BY_SIDE
 
 # flex compiles anew for each shape, Triton's interpreter takes minutes: both have agreement tests of their own.
-OURS = sorted(set(registry.names()) - {"cpu", "flex", "triton"})
+OURS = sorted(set(registry.names()) - {"flex", "triton"})
 ALL_CASES = (*CASES, EMPTY_ROW, SIDE_BY_SIDE)
 
 

@@ -1,22 +1,56 @@
-"""``rls-bench conformance MODULE:ATTRIBUTE``: is a backend of one's own right?"""
+"""``rls-bench conformance [MODULE:ATTRIBUTE …]``: is a backend right?"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_COLOURS = {"ok": "green", "unsupported": "dim", "wrong": "red", "failed": "red"}
+
 
 def conformance(
-    backend: Annotated[str, typer.Argument(help="MODULE:ATTRIBUTE of a backend, or a registered name.")],
+    backend: Annotated[
+        list[str] | None,
+        typer.Argument(help="MODULE:ATTRIBUTE or registered names; every one that can be measured here by default."),
+    ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the cases' tensors lie.")] = "cpu",
 ) -> None:
-    """Check a backend on the cases that every backend must get right. Exit codes: 0 conforms, 1 not, 2 cannot run."""
+    """Check backends on the cases that every backend must get right. Exit codes: 0 conform, 1 not, 2 cannot run."""
     import sys
 
     # A backend under work lies in the working directory more often than in an installed package.
     sys.path.insert(0, "")
     from rich.console import Console
+
+    console = Console()
+    faults = sum(_faults(console, name, device) for name in backend or _measurable(console))
+    if faults:
+        raise typer.Exit(1)
+
+
+def _measurable(console: Console) -> list[str]:
+    """Registered backends that can be measured here; the reason of each that cannot is printed."""
+    from rls_bench.backends import registry
+
+    chosen = []
+    for name in registry.names():
+        backend = registry.get(name)
+        refusals = [answer.reason for answer in (backend.available(), backend.measurable()) if not answer]
+        if refusals:
+            console.print(f"{name}: not checked: {refusals[0]}", highlight=False, markup=False, soft_wrap=True)
+        else:
+            chosen.append(name)
+    return chosen
+
+
+def _faults(console: Console, name: str, device: str) -> int:
+    """Print the outcome of every case of one backend; how many do not conform."""
+    import os
+
     from rich.text import Text
 
     from rls_bench import conformance as suite
@@ -24,20 +58,20 @@ def conformance(
     from rls_bench.backends.interface import Backend
     from rls_bench.errors import BackendUnavailable
 
-    loaded = registry.get(backend)
-    # The interface is the suite's first case: what is no backend has no available() to ask.
-    if isinstance(loaded, Backend) and not (available := loaded.available()):
-        raise BackendUnavailable(f"backend {backend}: {available.reason}")
-    console = Console()
-    colours = {"ok": "green", "unsupported": "dim", "wrong": "red", "failed": "red"}
+    backend = registry.get(name)
+    # What is no backend has no such questions to be asked; the suite's first case tells.
+    if isinstance(backend, Backend):
+        os.environ.update(backend.environment())
+        if not (available := backend.available()):
+            raise BackendUnavailable(f"backend {name}: {available.reason}")
+    console.print(Text(name, style="bold"))
     outcomes = []
-    for outcome in suite.check(loaded, device):
+    for outcome in suite.check(backend, device):
         outcomes.append(outcome)
-        status = Text(f"{outcome.status:12}", style=colours[outcome.status])
+        status = Text(f"{outcome.status:12}", style=_COLOURS[outcome.status])
         console.print(status, Text(f"{outcome.case:28}"), Text(outcome.reason), soft_wrap=True)
     faults = sum(not outcome.holds for outcome in outcomes)
     declined = sum(outcome.status == "unsupported" for outcome in outcomes)
     right = len(outcomes) - faults - declined
     console.print(f"{right} right, {declined} declined, {faults} not conforming", highlight=False)
-    if faults:
-        raise typer.Exit(1)
+    return faults

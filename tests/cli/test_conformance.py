@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
+from rls_bench.backends import registry
 from rls_bench.cli.app import app
 from rls_bench.errors import BackendUnavailable, UnknownBackend
 
 
-def invoke(name: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["conformance", name])
+def invoke(*names: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["conformance", *names])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
@@ -26,6 +27,20 @@ def test_a_wrong_backend_ends_with_1_and_names_the_case() -> None:
     code, text = invoke("faulty_backends:FORGETS_MASK")
     assert code == 1
     assert any(line.startswith("wrong") and "causal over a cache" in line for line in text.splitlines())
+
+
+def test_one_that_is_wrong_among_several_ends_with_1() -> None:
+    code, text = invoke("faulty_backends:FORGETS_MASK", "faulty_backends:RIGHT")
+    assert code == 1
+    assert text.splitlines()[-1].endswith(" 0 not conforming")
+
+
+def test_by_default_all_that_can_be_measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "names", lambda: ["sdpa-cudnn", "unsteered"])
+    code, text = invoke()
+    assert code == 0
+    assert "sdpa-cudnn: not checked: " in text
+    assert "\nunsteered\n" in text
 
 
 def test_what_is_no_backend_ends_with_1() -> None:
