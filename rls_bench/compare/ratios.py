@@ -19,7 +19,7 @@ from rls_bench.compare.shrinkage import shrink
 # Two one-sided tests at 5 %, against the near and the far side of the threshold (Schuirmann, 1987).
 LEVEL = 0.90
 # Chance that identical sources show any difference at all; half of those would be slower.
-FALSE_ALARMS = 0.01
+FALSE_ALARMS = 0.005
 # One launch knows nothing of the next; two are the least that may vote.
 FEWEST_LAUNCHES = 2
 # Of a log median: launches that agree to the last digit still leave an interval of a few millionths.

@@ -15,6 +15,9 @@ from scipy.special import digamma, polygamma
 # The run counts as at most so many more degrees of freedom than a cell's own launches. Without a limit, cells that
 # happen to agree would drown one that truly scatters; simulated in tests/compare/test_bars.py.
 MOST_PRIOR_FREEDOM = 4.0
+# No cell is taken for steadier than this share of the run's mean variance: on a machine with two speeds, three launches
+# may all meet the same one and agree by luck.
+LEAST_SHARE = 0.25
 # Cells below this learn nothing about how cells differ.
 FEWEST_CELLS = 5
 
@@ -33,7 +36,8 @@ def shrink(variance: Floats, freedom: Floats) -> tuple[Floats, Floats]:
     least = max(1e-5 * float(np.median(variance[own])), 1e-12)
     prior_variance, prior_freedom = _prior(np.maximum(variance[own], least), freedom[own])
     total = prior_freedom + freedom
-    return (prior_freedom * prior_variance + freedom * np.where(own, variance, 0.0)) / total, total
+    posterior = (prior_freedom * prior_variance + freedom * np.where(own, variance, 0.0)) / total
+    return np.maximum(posterior, LEAST_SHARE * float(variance[own].mean())), total
 
 
 def _prior(variance: Floats, freedom: Floats) -> tuple[float, float]:

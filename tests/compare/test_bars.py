@@ -45,3 +45,13 @@ def test_false_alarms_stay_rare_however_noisy_the_machine(between: float, tails:
         found = ratios(drawn[:, :3].tolist(), drawn[:, 3:].tolist(), ["warm"] * CELLS)
         alarms += bool((found.significant & (found.new > found.base)).any())
     assert alarms <= runs * 0.02 + 3 * (runs * 0.02) ** 0.5
+
+
+def test_a_machine_of_two_speeds_raises_no_alarm_where_three_launches_met_the_same_speed() -> None:
+    rng = np.random.default_rng(7)
+    alarms, runs = 0, 300
+    for _ in range(runs):
+        drawn = 0.05 * rng.standard_normal((CELLS, 6)) + np.log(1.8) * (rng.random((CELLS, 6)) < 0.27)
+        found = ratios(drawn[:, :3].tolist(), drawn[:, 3:].tolist(), ["warm"] * CELLS)
+        alarms += bool((found.significant & (found.new > found.base)).any())
+    assert alarms <= runs * 0.02 + 3 * (runs * 0.02) ** 0.5
