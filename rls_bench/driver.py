@@ -94,6 +94,14 @@ class Gpu:
     def max_sm_clock_mhz(self) -> int | None:
         return self._ask("nvmlDeviceGetMaxClockInfo", _clock("SM"))
 
+    def application_sm_clock_mhz(self) -> int | None:
+        """The clock that somebody locked the GPU to."""
+        return self._ask("nvmlDeviceGetApplicationsClock", _clock("SM"))
+
+    def default_sm_clock_mhz(self) -> int | None:
+        """The clock that the GPU holds under load unless told otherwise."""
+        return self._ask("nvmlDeviceGetDefaultApplicationsClock", _clock("SM"))
+
     def max_memory_clock_mhz(self) -> int | None:
         return self._ask("nvmlDeviceGetMaxClockInfo", _clock("MEM"))
 

@@ -5,6 +5,7 @@ It never imports torch, so that it starts at once and nothing of it runs while a
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -22,10 +23,14 @@ from rls_bench.runner.crew import Crew
 from rls_bench.runner.ledger import Ledger
 from rls_bench.runner.plan import Event, Plan, Summary
 from rls_bench.runner.process import WorkerLost
+from rls_bench.runner.throttle import ClockWatch
+from rls_bench.timing import steadiness
 
 # A turn is about this long where samples are shorter, so that handing out turns costs little.
 _TURN_SECONDS = 0.03
 _MOST_PER_TURN = 5
+# Waits for a throttled clock to recover, one after each turn that it spoilt; then the cell is given up.
+_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _WARMUP_NS = 300_000_000
 _HURRIED_WARMUP_NS = 50_000_000
 
@@ -51,6 +56,8 @@ class Session:
         self._progress = progress
         self._warnings: list[str] = []
         self._sample_seconds: dict[tuple[Cell, Question], float] = {}
+        self._rejections: dict[tuple[Cell, Question], int] = {}
+        self._watch: ClockWatch | None = None
         self._ledger = Ledger(self._plan.budget_seconds, self._plan.launches, len(self._plan.problems))
 
     @classmethod
@@ -87,6 +94,9 @@ class Session:
     def run(self) -> Summary:
         """Measure until every cell has what it wants or the budget ends, then write the records."""
         interrupted = False
+        if any(problem.device == "cuda" for problem in self._plan.problems):
+            self._watch = ClockWatch()
+        before = steadiness.read([os.getpid()])
         try:
             self._measure()
         except KeyboardInterrupt:
@@ -94,6 +104,11 @@ class Session:
         except BaseException:
             self._log.close(remove=False)
             raise
+        finally:
+            if self._watch is not None:
+                self._watch.stop()
+        # The workers' time is this process's own, once they are reaped.
+        self._warnings += steadiness.complaints(before, steadiness.read([os.getpid()]), steadiness.clock_share())
         return self._finish(interrupted)
 
     def _measure(self) -> None:
@@ -217,12 +232,27 @@ class Session:
         if not reply.samples_ns:
             crew.unanswered.setdefault(cell.label, set()).add(question)
             return
+        if self._watch is not None and (why := self._watch.held_down(reply.began_ns, reply.ended_ns)):
+            self._reject(crew, launch, cell, question, len(reply.samples_ns), why)
+            return
+        self._rejections.pop((cell, question), None)
         taken = len(reply.samples_ns) + len(reply.warmup_ns)
         self._sample_seconds[cell, question] = max(1e-6, (reply.ended_ns - reply.began_ns) / 1e9 / taken)
         self._note(
             journal.Took(cell.label, cell.index, launch, question, reply.samples_ns, reply.warmup_ns, note=reply.noise)
         )
         self._tell("sampled", question, cell)
+
+    def _reject(self, crew: Crew, launch: int, cell: Cell, question: Question, count: int, why: str) -> None:
+        """Count samples that a throttled clock spoilt, and wait longer each time for it to recover."""
+        self._note(journal.Took(cell.label, cell.index, launch, question, [], rejected=count))
+        tries = self._rejections[cell, question] = self._rejections.get((cell, question), 0) + 1
+        if tries <= len(_PAUSES_SECONDS):
+            time.sleep(_PAUSES_SECONDS[tries - 1])
+        elif cell.launches(question):
+            crew.unanswered.setdefault(cell.label, set()).add(question)
+        else:
+            self._end(cell, "throttled", f"every sample was taken while {why}")
 
     def _close(self, crew: Crew, cell: Cell, status: Status, reason: str) -> None:
         """End a cell that misbehaved, and its process with it: whatever it left behind goes, too."""

@@ -26,7 +26,7 @@ from rls_bench.runner import honesty, messages
 from rls_bench.runner.honesty import Finding
 from rls_bench.runner.kernels import kernels_of
 from rls_bench.runner.shared import SharedInputs, variant
-from rls_bench.timing import caches, calibrate, stopwatch
+from rls_bench.timing import caches, calibrate, cuda, stopwatch
 
 # More distinct inputs than this tell nothing new.
 _MOST_INPUTS = 3
@@ -113,11 +113,11 @@ class Workbench:
             finding = _recheck(output, request.fingerprint)
         else:
             finding = self._check(backend, inputs, call, reply)
-            reply.fingerprint = honesty.fingerprint(output)
         finding = finding or self._lay_out(backend, inputs, call, output, request.input_bytes) or self._meddled()
         if finding is not None:
             reply.status, reply.reason = finding.status, finding.reason
         elif not request.fingerprint:
+            reply.fingerprint = honesty.fingerprint(output)
             self._observe(call, request, reply)
         return reply
 
@@ -177,7 +177,7 @@ class Workbench:
         bench = self._bench
         if bench is None:
             return messages.Sampled("failed", "no problem is prepared")
-        if request.question == "cold" and not _fits_in_cache(bench.problem):
+        if request.question == "cold" and bench.problem.device == "cpu" and not _fits_in_cache(bench.problem):
             return messages.Sampled("ok", "its inputs fit in no cache, so that every call is a cold one")
         watch = bench.stopwatches.get(request.question)
         if watch is None:
@@ -189,18 +189,24 @@ class Workbench:
             nonlocal last
             timed = watch.time(bench.calls, bench.turn, loops)
             self._calls_ns += timed.calls_ns
-            bench.turn += loops if request.question == "cold" else 1
+            bench.turn += loops if request.question in ("cold", "host") else 1
             last = timed.result
             return timed.elapsed_ns
 
         began = clock.now_ns()
         warmup: list[float] = []
         if request.question not in bench.loops:
-            bench.loops[request.question], warmup = calibrate.warm_up(
-                take,
-                lambda call_ns: calibrate.loops_for(call_ns, self._resolution_ns, watch.least_ns),
-                request.patience_ns,
-            )
+            try:
+                bench.loops[request.question], warmup = calibrate.warm_up(
+                    take,
+                    lambda call_ns: calibrate.loops_for(call_ns, self._resolution_ns, watch.least_ns),
+                    request.patience_ns,
+                )
+            except RuntimeError as error:
+                # A call that cannot be captured is still a good call.
+                if request.question == "graph":
+                    return messages.Sampled("ok", f"cannot be captured in a CUDA graph: {error}"[:300])
+                raise
         loops = bench.loops[request.question]
         samples = [take(loops) / loops for _ in range(request.count)]
         at_once = honesty.output_of(last).clone()
@@ -229,9 +235,16 @@ class Workbench:
 
 
 def _stopwatch(question: Question, problem: Problem) -> stopwatch.Stopwatch:
-    if question == "cold":
-        return stopwatch.Cold()
-    return stopwatch.Warm(primes=_fits_in_cache(problem))
+    if problem.device == "cuda":
+        if question == "cold":
+            return cuda.ColdL2(torch.cuda, caches.flusher("cuda"))
+        watches: dict[Question, Callable[[Any], stopwatch.Stopwatch]] = {
+            "warm": cuda.WarmL2,
+            "graph": cuda.Graph,
+            "host": cuda.Host,
+        }
+        return watches[question](torch.cuda)
+    return stopwatch.Cold() if question == "cold" else stopwatch.Warm(primes=_fits_in_cache(problem))
 
 
 def _fits_in_cache(problem: Problem) -> bool:
