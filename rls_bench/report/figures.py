@@ -97,7 +97,7 @@ def error(frame: pd.DataFrame, look: Look) -> Figure:
             axes.set_xscale("symlog", linthresh=1.0)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set(yscale="log", xlabel="strength λ", ylabel="relative error")
-        _ticks(axes.yaxis, FuncFormatter(lambda value, _: f"{value:.0e}"))
+        _ticks(axes.yaxis, FuncFormatter(lambda value, _: f"{value:.2g}"))
 
     return _panels(frame, "dtype", draw, look)
 
