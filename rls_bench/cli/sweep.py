@@ -22,7 +22,10 @@ def sweep(
         str | None, typer.Option(help="Take the metrics from this backend's row statistics, not from the matrix.")
     ] = None,
     head_dim: Annotated[
-        int | None, typer.Option(help="With --backend: draw query and key at random with this head_dim.")
+        int | None,
+        typer.Option(
+            help="With --backend: random query and key this wide, in place of the very scores (as wide as --length)."
+        ),
     ] = None,
     overhead_rounds: Annotated[int, typer.Option(help="Rounds that time the overhead; 0 leaves it out.")] = 21,
     out: Annotated[Path, typer.Option(help="Folder for the tables, pictures and REPORT.md.")] = Path("results/sweep"),

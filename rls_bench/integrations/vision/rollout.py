@@ -45,12 +45,13 @@ class AttentionRollout:
         check_image(image)
         config = self._tower.config
         size, side = config.image_size, config.image_size // config.patch_size
-        pixels = functional.interpolate(image[None], size=(size, size), mode="bilinear", antialias=True)
+        pixels = functional.interpolate(image.cpu()[None], size=(size, size), mode="bilinear", antialias=True)
+        pixels = ((pixels - self._mean) / self._deviation).to(self._tower.device, self._tower.dtype)
         with recorded_attention(self._tower) as attention:
-            self._tower(pixel_values=(pixels - self._mean) / self._deviation)
+            self._tower(pixel_values=pixels)
         tokens = attention[0].shape[0]
         if tokens != side * side + 1:
             raise ValueError(f"tower: wanted a class token and {side} × {side} patches, got {tokens} tokens")
-        reader = torch.zeros(tokens)
+        reader = torch.zeros(tokens, device=attention[0].device)
         reader[0] = 1
-        return rollout(attention, reader)[1:].reshape(side, side)
+        return rollout(attention, reader)[1:].reshape(side, side).cpu()
