@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup bench test test-slow lint sanitize sanitize-cpu sanitize-triton clean
+.PHONY: setup bench test test-slow lint inspect accept-inspection sanitize sanitize-cpu sanitize-triton clean
 .PHONY: asv asv-machine asv-smoke asv-publish inspect-regression gpu-agreement gpu-run gpu-profile gpu-compare
 
 setup: $(STAMP)
@@ -27,6 +27,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Registers, spills and instructions of every Triton kernel against the committed ones; needs no GPU.
+INSPECTION := results/inspection.json
+inspect: setup
+	$(BIN)/rls-bench inspect --baseline $(INSPECTION)
+
+accept-inspection: setup
+	$(BIN)/rls-bench inspect --json $(INSPECTION)
 
 # Latency, error, memory, compile and import time of this commit on this machine, kept under results/asv.
 ASV_MACHINE ?= laptop

@@ -92,9 +92,10 @@ def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listi
 
     from rls_bench.inspector import bars, inspection, tax
     from rls_bench.inspector.baseline import Listing
+    from rls_bench.inspector.cache import Cache
     from rls_bench.inspector.compile import toolchain
 
-    cache = inspection.Cache(platformdirs.user_cache_path("rls_bench") / "inspections", ignore_kept=fresh)
+    cache = Cache(platformdirs.user_cache_path("rls_bench") / "inspections", ignore_kept=fresh)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("compiling", total=len(wanted))
         found = inspection.inspect_all(wanted, jobs, cache, lambda _: progress.advance(bar))
@@ -110,12 +111,12 @@ def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listi
 
 def _with_models(listing: Listing, console: Console, with_l2: bool) -> Listing:
     """``listing`` with the models' predictions, printed."""
-    from rls_bench.inspector import floors, l2, tables
+    from rls_bench.inspector import floors, l2_sweep, tables
 
     predicted = [floors.predictions(problem, listing.inspections) for problem in floors.EXAMPLES]
     for predictions in filter(None, predicted):
         console.print(tables.floors(predictions))
-    swept = l2.sweep(listing.inspections) if with_l2 else []
+    swept = l2_sweep.sweep(listing.inspections) if with_l2 else []
     if swept:
         console.print(tables.replays(swept))
     elif with_l2:

@@ -8,10 +8,12 @@ cases       the shipped kernels as cases
 tax         what steering costs in the hot loop
 bars        what a shipped kernel must compile to
 baseline    inspections in a file, and what grew since
+cache       inspections kept on disk
 tracking    figures to track from commit to commit
 gpus        figures of real GPUs, with those that are unsure marked
 floors      a model: the least time that tensor, MUFU, FP32, issue and DRAM limits allow
 l2          a model: a set-associative LRU replay of the kernel's tiles
+l2_sweep    that model over lengths and GPUs
 tables      all of it for a terminal
 chart       the replay as an image
 """

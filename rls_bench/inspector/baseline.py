@@ -11,7 +11,7 @@ from rls_bench.errors import InspectionError
 from rls_bench.inspector.bars import Bar
 from rls_bench.inspector.floors import Prediction
 from rls_bench.inspector.inspection import Inspection
-from rls_bench.inspector.l2 import Swept
+from rls_bench.inspector.l2_sweep import Swept
 from rls_bench.inspector.tax import Tax
 
 SCHEMA = 1

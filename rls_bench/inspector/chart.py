@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rls_bench.inspector import l2
+from rls_bench.inspector import l2_sweep
 from rls_bench.inspector.tables import short
 
 
-def draw(path: Path, swept: Sequence[l2.Swept]) -> None:
+def draw(path: Path, swept: Sequence[l2_sweep.Swept]) -> None:
     """Predicted L2 hit rate, and DRAM traffic over the least possible, against sequence length; one line a GPU.
 
     GPUs that the model cannot tell apart share a line.
@@ -59,7 +59,7 @@ def draw(path: Path, swept: Sequence[l2.Swept]) -> None:
     traffic.yaxis.set_major_formatter("{x:g}×")
     traffic.set(ylabel="predicted DRAM bytes over the least possible", title="DRAM traffic")
     traffic.legend(title=None, loc="upper left", frameon=True, fontsize="small")
-    figure.suptitle(f"MODEL, not measured: LRU replay of the prefill kernel, {l2.SWEPT_TITLE} (?: size recalled)")
+    figure.suptitle(f"MODEL, not measured: LRU replay of the prefill kernel, {l2_sweep.TITLE} (?: size recalled)")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

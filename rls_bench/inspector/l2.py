@@ -13,15 +13,12 @@ not hit rates: a profiler counts a line that is still on its way as missed.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rls_bench.inspector.gpus import Gpu, gpus
-from rls_bench.inspector.inspection import Inspection, Variant
 from rls_bench.problem import DTYPE_BYTES, Problem
 
 LINE_BYTES = 128
@@ -142,55 +139,6 @@ def replay(problem: Problem, tiling: Tiling, l2_bytes: int) -> Replay:
         seen.update(missed.tolist())
         program, position = program[~done], position[~done] + 1
     return _whole(problem, tiling, read, again, followed)
-
-
-# What `sweep` replays, at each length.
-SWEPT = Problem(
-    batch=1,
-    query_heads=32,
-    kv_heads=8,
-    query_length=131072,
-    key_length=131072,
-    head_dim=128,
-    value_dim=128,
-    dtype="bfloat16",
-    is_causal=True,
-)
-SWEPT_TITLE = SWEPT.title.replace(f"L{SWEPT.key_length} ", "")
-LENGTHS = tuple(1024 << power for power in range(8))
-
-
-@dataclass(frozen=True)
-class Swept:
-    """One length on one GPU, replayed against the whole of its L2 and against half."""
-
-    gpu: Gpu
-    length: int
-    whole: Replay
-    half: Replay
-
-
-def sweep(inspections: Sequence[Inspection]) -> list[Swept]:
-    """Replays of ``SWEPT`` at each of ``LENGTHS`` on every GPU whose architecture's prefill kernel was inspected.
-
-    Tiles and blocks an SM are those of the steered kernel, as inspected.
-    """
-    kernels = {
-        one.arch: one
-        for one in inspections
-        if one.variant == Variant("prefill", SWEPT.head_dim, "bf16", is_causal=True) and one.fits
-    }
-    found = []
-    for gpu in gpus().values():
-        kernel = kernels.get(gpu.arch)
-        if kernel is None:
-            continue
-        tiling = Tiling(kernel.block_m, kernel.block_n, gpu.sms * kernel.blocks_per_sm)
-        for length in LENGTHS:
-            problem = replace(SWEPT, query_length=length, key_length=length)
-            whole, half = (replay(problem, tiling, size) for size in (gpu.l2_bytes, gpu.l2_bytes // 2))
-            found.append(Swept(gpu, length, whole, half))
-    return found
 
 
 @dataclass(frozen=True)

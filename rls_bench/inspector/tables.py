@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from rls_bench.inspector import l2
+from rls_bench.inspector import l2_sweep
 from rls_bench.inspector.baseline import Listing
 from rls_bench.inspector.floors import Prediction
 from rls_bench.inspector.inspection import Inspection
+from rls_bench.inspector.l2 import Replay
 
 _UNSURE = "?: rests on a figure that was recalled, not read"
 
@@ -99,11 +100,11 @@ def _figure(value: float, is_unsure: bool) -> str:
     return f"{value:.1f}{'?' if is_unsure else ''}"
 
 
-def replays(swept: Sequence[l2.Swept]) -> Table:
+def replays(swept: Sequence[l2_sweep.Swept]) -> Table:
     """Predicted hit rates by length, how long a sequence leaves K, V and b in L2, and DRAM traffic at the longest."""
     lengths = sorted({row.length for row in swept})
     table = _table(
-        f"MODEL, not measured: L2 read hit rate of prefill, {l2.SWEPT_TITLE}, by number of keys ({_UNSURE})",
+        f"MODEL, not measured: L2 read hit rate of prefill, {l2_sweep.TITLE}, by number of keys ({_UNSURE})",
         *("GPU", "L2 MB", *(short(length) for length in lengths)),
         *("K, V stay up to", "b stays up to", f"DRAM GB at {short(lengths[-1])}", "of least", "measured"),
     )
@@ -125,7 +126,7 @@ def replays(swept: Sequence[l2.Swept]) -> Table:
     return table
 
 
-def _stays(rows: dict[int, l2.Replay], *tensors: str) -> str:
+def _stays(rows: dict[int, Replay], *tensors: str) -> str:
     staying = 0
     for length in sorted(rows):
         if not all(rows[length].tensors[name].resident for name in tensors):

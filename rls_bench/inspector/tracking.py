@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rls_bench.inspector.inspection import Cache, inspect_all
+from rls_bench.inspector.cache import Cache
+from rls_bench.inspector.inspection import inspect_all
 
 
 def instructions_per_score(

@@ -8,7 +8,7 @@ from inspector.plain_cases import plain_case
 from typer.testing import CliRunner
 
 from rls_bench.cli.app import app
-from rls_bench.inspector import cases, l2
+from rls_bench.inspector import cases, l2_sweep
 from rls_bench.inspector.inspection import Inspection, Variant
 
 
@@ -30,7 +30,7 @@ def run(monkeypatch, cache_home):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     monkeypatch.setattr(cases, "shipped", shipped)
-    monkeypatch.setattr(l2, "LENGTHS", (1024, 2048))
+    monkeypatch.setattr(l2_sweep, "LENGTHS", (1024, 2048))
 
     def invoke(*arguments):
         return CliRunner().invoke(app, ["inspect", "--arch", "sm_80", *arguments])

@@ -5,8 +5,9 @@ from inspector.plain_cases import plain_case
 
 from rls_bench.inspector import compile as compiler
 from rls_bench.inspector import inspection as inspections
+from rls_bench.inspector.cache import Cache
 from rls_bench.inspector.compile import Compiled
-from rls_bench.inspector.inspection import Cache, inspect_all, measure
+from rls_bench.inspector.inspection import inspect_all, measure
 from rls_bench.inspector.tax import taxes
 
 UNROLLED = """

@@ -5,7 +5,8 @@ import pytest
 from inspector.found import inspection
 
 from rls_bench.inspector.inspection import Variant
-from rls_bench.inspector.l2 import LENGTHS, Tiling, _Cache, launch_order, replay, sweep
+from rls_bench.inspector.l2 import Tiling, _Cache, launch_order, replay
+from rls_bench.inspector.l2_sweep import LENGTHS, sweep
 from rls_bench.problem import Problem
 
 PROBLEM = Problem(1, 8, 2, 2048, 2048, 128, 128, dtype="bfloat16", is_causal=True)
@@ -107,9 +108,9 @@ def test_lines_spread_over_the_sets():
 
 
 def test_a_sweep_takes_each_gpu_of_an_inspected_architecture(monkeypatch):
-    from rls_bench.inspector import l2
+    from rls_bench.inspector import l2_sweep
 
-    monkeypatch.setattr(l2, "LENGTHS", LENGTHS[:2])
+    monkeypatch.setattr(l2_sweep, "LENGTHS", LENGTHS[:2])
     kernel = inspection(Variant("prefill", 128, "bf16", is_causal=True), arch="sm_90")
     rows = sweep([kernel])
     assert [(row.gpu.name, row.length) for row in rows] == [

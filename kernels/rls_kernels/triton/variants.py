@@ -137,16 +137,20 @@ def backward(
 
 
 def shipped(arch: int) -> Iterator[Variant]:
-    """The variants that are looked after on ``arch``: head dims 64 and 128, and what each option adds."""
+    """The variants that are looked after on ``arch``: head dims 64 and 128, and what each option adds.
+
+    float16 compiles to bfloat16's loops but for what registers it is handed, so that its options aren't all here.
+    """
     for head_dim in (64, 128):
-        for dtype in ("bf16", "fp16"):
-            for layout in ("none", "scalar", "h", "bhq"):
-                yield prefill(arch, head_dim, dtype, strength_layout=layout)
-            yield prefill(arch, head_dim, dtype, is_causal=True)
-            yield prefill(arch, head_dim, dtype, eps=True)
-            yield prefill(arch, head_dim, dtype, stats=True)
-            yield decode(arch, head_dim, dtype)
-            yield from backward(arch, head_dim, dtype)
+        for layout in ("none", "scalar", "h", "bhq"):
+            yield prefill(arch, head_dim, strength_layout=layout)
+        yield prefill(arch, head_dim, is_causal=True)
+        yield prefill(arch, head_dim, eps=True)
+        yield prefill(arch, head_dim, stats=True)
+        yield decode(arch, head_dim)
+        yield from backward(arch, head_dim)
+        yield prefill(arch, head_dim, "fp16")
+        yield from backward(arch, head_dim, "fp16")
     yield prefill(arch, 256)
     yield prefill(arch, 64, "fp32")
 
