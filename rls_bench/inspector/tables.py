@@ -57,7 +57,10 @@ def _resources(inspection: Inspection, listing: Listing) -> list[str]:
         f"{inspection.shared_bytes / 1024:.0f}",
         f"{hot.instructions:.2f}" if hot else "no loop",
         f"{hot.fp32:.2f}" if hot else "",
-        "\n".join(f"{tax.of} {tax.instructions:+.2f} ({tax.fp32:+.2f})" for tax in taxes),
+        "\n".join(
+            f"{tax.of} {tax.instructions:+.2f} ({tax.fp32:+.2f}){'' if tax.same_tile else ', other tile'}"
+            for tax in taxes
+        ),
     ]
 
 

@@ -10,22 +10,23 @@ from rls_bench.inspector.inspection import HotLoop, Inspection, Variant
 
 @dataclass(frozen=True)
 class Tax:
-    """Differences a score between two hot loops of one kernel, one architecture and one tile shape.
+    """Differences a score between two hot loops of one kernel on one architecture.
 
     ``instructions`` is thread instructions, ``fp32`` those of the FP32 set. ``of`` says what was added: steering
-    over the unsteered loop, eps or stats over the steered one.
+    over the unsteered loop, eps or stats over the steered one. ``same_tile`` is False where what was added made the
+    kernel take other tiles, whose price is in the difference too.
     """
 
     of: str
     instructions: float
     fp32: float
+    same_tile: bool = True
 
 
 def taxes(inspections: Iterable[Inspection]) -> dict[str, list[Tax]]:
     """By ``Inspection.key``: steering over unsteered, and eps and stats over the same variant without them.
 
-    A variant without a counterpart, or with another tile shape than its counterpart's, has no entry: loops over
-    different tiles differ by more than what was added.
+    A variant without a counterpart has no entry.
     """
     by_key = {inspection.key: inspection for inspection in inspections if inspection.hot is not None}
     found: dict[str, list[Tax]] = {}
@@ -34,18 +35,18 @@ def taxes(inspections: Iterable[Inspection]) -> dict[str, list[Tax]]:
             base = by_key.get(replace(inspection, variant=without).key)
             if base is None or base.hot is None or inspection.hot is None:
                 continue
-            if (base.block_m, base.block_n, base.num_warps) == (
-                inspection.block_m,
-                inspection.block_n,
-                inspection.num_warps,
-            ):
-                found.setdefault(key, []).append(tax(of, base.hot, inspection.hot))
+            same_tile = _tile(base) == _tile(inspection)
+            found.setdefault(key, []).append(tax(of, base.hot, inspection.hot, same_tile))
     return found
 
 
-def tax(of: str, without: HotLoop, having: HotLoop) -> Tax:
+def tax(of: str, without: HotLoop, having: HotLoop, same_tile: bool = True) -> Tax:
     """What ``having`` costs more a score than ``without``."""
-    return Tax(of, having.instructions - without.instructions, having.fp32 - without.fp32)
+    return Tax(of, having.instructions - without.instructions, having.fp32 - without.fp32, same_tile)
+
+
+def _tile(inspection: Inspection) -> tuple[int, int, int]:
+    return inspection.block_m, inspection.block_n, inspection.num_warps
 
 
 def _counterparts(variant: Variant) -> list[tuple[str, Variant]]:

@@ -22,10 +22,14 @@ def test_eps_and_stats_are_taxed_against_the_steered_loop():
     assert [(tax.of, tax.instructions) for (tax,) in found.values()] == [("eps", 1.0), ("stats", 3.0)]
 
 
-def test_loops_over_other_tiles_or_architectures_are_not_compared():
-    unsteered = inspection(UNSTEERED)
-    assert taxes([unsteered, inspection(STEERED, block_n=32)]) == {}
-    assert taxes([unsteered, inspection(STEERED, arch="sm_90")]) == {}
+def test_architectures_are_not_compared():
+    assert taxes([inspection(UNSTEERED), inspection(STEERED, arch="sm_90")]) == {}
+
+
+def test_another_tile_is_taxed_and_says_so():
+    """A kernel that takes smaller tiles because of what was added doesn't escape its bar."""
+    ((tax,),) = taxes([inspection(UNSTEERED), inspection(STEERED, block_n=32, instructions=14.0)]).values()
+    assert (tax.instructions, tax.same_tile) == (4.0, False)
 
 
 def test_a_case_that_did_not_compile_has_no_tax():
