@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import median
 
 from rls_bench.errors import BackendUnavailable
 from rls_bench.machine import Machine
@@ -43,6 +44,10 @@ class Board:
         """The cells of one label, in the order of the problems."""
         return [cell for cell in self._cells.values() if cell.label == label]
 
+    def twin_cells(self) -> list[Cell]:
+        """The cells of the second label of the backend that runs twice."""
+        return [] if self.twin is None else self.of_label(self.twin + TWIN)
+
     def apply(self, entry: journal.Entry) -> None:
         """Take in what happened."""
         if isinstance(entry, journal.Met):
@@ -72,7 +77,7 @@ class Board:
         return [cell for cell in todo if not cell.raced and not cell.is_narrow(plan.target_interval)]
 
     def noise_floor(self) -> float | None:
-        """The largest relative difference between the A/A pair's labels over problems; None without a pair."""
+        """The median over problems of the relative difference between the A/A pair's labels; None without a pair."""
         floors = [
             noise_floor(one, two)
             for index in range(len(self._plan.problems))
@@ -80,7 +85,7 @@ class Board:
             and (one := self._cells[self.twin, index].ok_launches())
             and (two := self._cells[self.twin + TWIN, index].ok_launches())
         ]
-        return max(floors, default=None)
+        return median(floors) if floors else None
 
     def records(self, started: journal.Started, interrupted: bool) -> tuple[list[Record], int]:
         """A record for each cell that isn't in the results file yet, and how many cells were never reached."""

@@ -117,11 +117,15 @@ class Session:
             launch = self._board.last_launch + 1
             self._ledger.begin_launch()
             labels = list(dict.fromkeys(cell.label for cell in cells))
+            twin_before = self._board.twin
             self._tell("launch", f"launch {launch}: starting {len(labels)} processes")
             with Crew(plan.timeout_seconds) as crew:
                 self._start(crew, labels)
                 for index in range(len(plan.problems)):
                     due = [cell for cell in cells if cell.index == index and cell.is_open]
+                    # The twin is chosen on the first problem, and takes part from there on.
+                    if self._board.twin != twin_before:
+                        due += [cell for cell in self._board.twin_cells() if cell.index == index and cell.is_open]
                     if due:
                         self._slice(crew, launch, due)
                     self._ledger.slice_done()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from rls_bench import record
 from rls_bench.errors import UnknownBackend
 from rls_bench.problem import Problem
-from rls_bench.runner import Plan, run
+from rls_bench.runner import Event, Plan, run
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
 
@@ -33,3 +34,14 @@ def test_an_unknown_backend_is_refused_before_anything_is_written(tmp_path: Path
     with pytest.raises(UnknownBackend, match="nonesuch"):
         run(Plan([PROBLEM], ["nonesuch"]), tmp_path / "results.jsonl")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_twin_takes_part_in_every_problem_of_the_first_launch(tmp_path: Path) -> None:
+    problems = [PROBLEM, replace(PROBLEM, key_length=40)]
+    plan = Plan(problems, ["fakes:HEALTHY"], launches=1, budget_seconds=2, questions=("warm",))
+    events: list[Event] = []
+    records = run(plan, tmp_path / "results.jsonl", progress=events.append).records
+    assert {entry.label for entry in records if entry.problem == problems[1]} == {"fakes:HEALTHY", "fakes:HEALTHY#2"}
+    assert [event.message for event in events if event.kind == "launch"][0].startswith("launch 1")
+    first = events[: next((i for i, e in enumerate(events) if e.message.startswith("launch 2")), len(events))]
+    assert [e for e in first if e.kind == "checked" and e.label == "fakes:HEALTHY#2" and e.problem == problems[1]]
