@@ -60,7 +60,7 @@ class Plan:
 class Event:
     """Something that a progress display may want to show; ``share`` of the run is done, from 0 to 1."""
 
-    kind: Literal["launch", "checked", "sampled", "closed", "warning"]
+    kind: Literal["launch", "checked", "sampled", "closed"]
     message: str
     share: float
     label: str = ""

@@ -20,6 +20,7 @@ from rls_bench.runner import journal, messages, provenance
 from rls_bench.runner.board import TWIN, Board, backend_of
 from rls_bench.runner.cell import Cell, race
 from rls_bench.runner.crew import Crew
+from rls_bench.runner.flips import flips
 from rls_bench.runner.ledger import Ledger
 from rls_bench.runner.plan import Event, Plan, Summary
 from rls_bench.runner.process import WorkerLost
@@ -34,7 +35,7 @@ _PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _WARMUP_NS = 300_000_000
 _HURRIED_WARMUP_NS = 50_000_000
 
-EventKind = Literal["launch", "checked", "sampled", "closed", "warning"]
+EventKind = Literal["launch", "checked", "sampled", "closed"]
 
 
 class Session:
@@ -284,6 +285,7 @@ class Session:
         for entry in records:
             record.append(self._out, entry)
         self._log.close(remove=not unmeasured)
+        self._warnings += flips(board.recorded + records)
         return Summary(
             started.run,
             board.recorded + records,

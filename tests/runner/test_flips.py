@@ -1,0 +1,41 @@
+"""A winner that changes with the question is told, and one that only seems to is not."""
+
+from __future__ import annotations
+
+from rls_bench import record
+from rls_bench.machine import Machine
+from rls_bench.problem import Problem
+from rls_bench.runner.flips import flips
+
+PROBLEM = Problem(1, 4, 2, 7, 9, 16, 16)
+
+
+def measured(label: str, warm: float, cold: float, scatter: float = 0.001) -> record.Record:
+    return record.Record(
+        run="r",
+        created="2026-01-01T00:00:00Z",
+        machine=Machine("cpu", (), 2, 2, 1 << 30, "Linux", "3.11", "2.13.0"),
+        problem=PROBLEM,
+        backend=label,
+        label=label,
+        status="ok",
+        agreement=record.Agreement(error=1e-7, floor=1e-7, ratio=1.0, passed=True),
+        samples_ns={
+            question: [[value * (1 + scatter * launch), value * (1 + scatter * (launch + 1))] for launch in range(3)]
+            for question, value in (("warm", warm), ("cold", cold))
+        },
+    )
+
+
+def test_a_flip_is_told() -> None:
+    (line,) = flips([measured("a", warm=10.0, cold=30.0), measured("b", warm=20.0, cold=25.0)])
+    assert "a is fastest warm, but b is cold" in line
+
+
+def test_the_same_winner_is_no_flip() -> None:
+    assert flips([measured("a", warm=10.0, cold=20.0), measured("b", warm=20.0, cold=25.0)]) == []
+
+
+def test_a_difference_within_the_scatter_is_no_flip() -> None:
+    noisy = [measured("a", warm=10.0, cold=25.1, scatter=0.1), measured("b", warm=20.0, cold=25.0, scatter=0.1)]
+    assert flips(noisy) == []
