@@ -69,7 +69,7 @@ def published() -> list[Problem]:
 def laptop() -> list[Problem]:
     """What two CPU cores answer in two minutes: the published shape, a small model's prefill, a decode."""
     return [
-        _attention("published", "32/32", 1024, 128),
+        _attention("published", "32/32", 1024, 128, dtype="bfloat16"),
         _attention("SmolLM2 prefill", "9/3", 1024, 64, dtype="bfloat16", is_causal=True),
         _attention("Llama-3-8B decode", "32/8", (1, 4096), 128, dtype="bfloat16"),
     ]

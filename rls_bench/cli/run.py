@@ -24,7 +24,7 @@ def run(
     ] = None,
     inputs: Annotated[Literal["real", "random"], typer.Option(help="Captured tensors, or random ones.")] = "real",
     out: Annotated[Path | None, typer.Option(help="Results file to append to [results/<time>.jsonl].")] = None,
-    budget: Annotated[float, typer.Option(help="Seconds for the whole run.", min=1.0)] = 100.0,
+    budget: Annotated[float, typer.Option(help="Seconds for the whole run.", min=1.0)] = 60.0,
     launches: Annotated[int, typer.Option(help="Process launches of each cell.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="Seed of inputs and of the order of turns.")] = 0,
     race: Annotated[bool, typer.Option(help="Stop early what is far behind the best.")] = True,

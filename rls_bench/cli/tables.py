@@ -29,9 +29,13 @@ def by_problem(records: Iterable[Record]) -> list[list[Record]]:
 def show(console: Console, records: Sequence[Record], noise_floor: float | None = None) -> None:
     """Print the table of one problem and, under it, what each backend had to say."""
     console.print(_table(records, noise_floor))
+    backends_by_note: dict[str, list[str]] = {}
     for record in sorted(_shown(records), key=_order):
-        if note := _note(record):
-            console.print(f"  {record.label}: {note}", highlight=False, markup=False, soft_wrap=True, style="dim")
+        for note in _notes(record):
+            backends_by_note.setdefault(note, []).append(record.label)
+    for note, backends in backends_by_note.items():
+        line = f"  {', '.join(backends)}: {note}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True, style="dim")
 
 
 def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
@@ -124,13 +128,13 @@ def _times_floor(record: Record) -> str:
     return "" if agreement is None or agreement.ratio is None else f"{agreement.ratio:.2f}"
 
 
-def _note(record: Record) -> str:
-    parts = [f"{record.status}: {record.reason}" if record.reason else ""]
-    if record.stopped in ("budget", "raced"):
-        parts.append({"budget": "stopped by the budget", "raced": "stopped early, far behind"}[record.stopped])
+def _notes(record: Record) -> list[str]:
+    """Its reason, why sampling ended before the interval was narrow, what was thrown away."""
+    stops = {"budget": "sampling ended by the budget", "raced": "sampling ended early, far behind"}
+    notes = [f"{record.status}: {record.reason}" if record.reason else "", stops.get(record.stopped, "")]
     if record.rejected:
-        parts.append(f"{record.rejected} throttled samples rejected")
-    return "; ".join(part for part in parts if part)
+        notes.append(f"{record.rejected} throttled samples rejected")
+    return [note for note in notes if note]
 
 
 def _order(record: Record) -> tuple[bool, bool, float, str]:
