@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ _MOST_SHAPES = 1024
 
 @cache
 def _compiled() -> Any:
-    return torch.compile(flex_attention, fullgraph=True, dynamic=False)
+    # Each shape is a compilation of its own, and torch's limit of eight serves against accidents, not for this.
+    known = signature(torch.compile).parameters
+    limit: dict[str, Any] = {"recompile_limit": _MOST_SHAPES} if "recompile_limit" in known else {}
+    return torch.compile(flex_attention, fullgraph=True, dynamic=False, **limit)
 
 
 class Flex(Backend):
@@ -80,7 +84,7 @@ class Flex(Backend):
                 enable_gqa=problem.group_size > 1,
             )
 
-        # Each shape is a compilation of its own, and torch's limit of eight serves against accidents, not for this.
+        # Before torch.compile took a limit of its own, the global one held.
         with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES, accumulated_recompile_limit=_MOST_SHAPES):
             call()
         return call
