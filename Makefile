@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup bench test test-slow lint inspect accept-inspection sanitize sanitize-cpu sanitize-triton clean
+.PHONY: setup bench test test-wheel test-slow lint inspect accept-inspection sanitize sanitize-cpu sanitize-triton clean
 .PHONY: asv asv-machine asv-smoke asv-publish inspect-regression gpu-agreement gpu-run gpu-profile gpu-compare
 
 setup: $(STAMP)
@@ -18,6 +18,9 @@ bench: setup
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow'
+
+test-wheel: setup
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
