@@ -88,9 +88,13 @@ class Cell:
         return median_interval(launches) if launches else None
 
     def is_narrow(self, target: float) -> bool:
-        """Whether every question's interval over launches is within ``target``."""
-        intervals = [self.interval(question) for question in self.answered()]
-        return all(interval is not None and interval.half_width <= target for interval in intervals)
+        """Whether every question has samples enough, and its interval over launches is within ``target``."""
+        # A lone sample has an interval of no width at all.
+        return all(
+            sum(map(len, taken := self.launches(question))) >= ENOUGH_SAMPLES
+            and median_interval(taken).half_width <= target
+            for question in self.answered()
+        )
 
     def wants(self, question: Question, launch: int, target: float, late: bool) -> bool:
         """Whether this launch should take another sample for ``question``."""
