@@ -1,0 +1,38 @@
+"""When a cell has been measured well enough."""
+
+from __future__ import annotations
+
+import pytest
+
+from rls_bench.problem import Problem
+from rls_bench.runner import journal
+from rls_bench.runner.cell import Cell, stopped
+
+PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random")
+
+
+def cell_with(*launches: list[float]) -> Cell:
+    cell = Cell("eager", "eager", 0, PROBLEM, ("warm",))
+    for number, samples in enumerate(launches, start=1):
+        cell.apply(journal.Took("eager", 0, number, "warm", samples, []))
+    return cell
+
+
+@pytest.mark.parametrize("launches", [[[100.0]], [[100.0, 100.0]], [[100.0], [100.0], [100.0]]])
+def test_a_few_samples_that_agree_are_no_narrow_interval(launches: list[list[float]]) -> None:
+    cell = cell_with(*launches)
+
+    assert not cell.is_narrow(0.01)
+    assert stopped(cell, 0.01, interrupted=True) == "interrupted"
+    assert stopped(cell, 0.01, interrupted=False) == "budget"
+
+
+def test_samples_enough_that_agree_are_one() -> None:
+    cell = cell_with([100.0, 100.1, 99.9], [100.0, 100.1, 99.9])
+
+    assert cell.is_narrow(0.01)
+    assert stopped(cell, 0.01, interrupted=True) == "interval"
+
+
+def test_samples_that_scatter_are_none() -> None:
+    assert not cell_with([100.0, 120.0, 90.0], [100.0, 130.0, 80.0]).is_narrow(0.01)
