@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup bench test test-wheel test-slow lint inspect accept-inspection sanitize sanitize-cpu sanitize-triton clean
+.PHONY: setup bench test test-slow test-quiet lint inspect accept-inspection sanitize sanitize-cpu sanitize-triton clean
 .PHONY: asv asv-machine asv-smoke asv-publish inspect-regression gpu-agreement gpu-run gpu-profile gpu-compare
 
 setup: $(STAMP)
@@ -17,13 +17,14 @@ bench: setup
 	$(BIN)/rls-bench run
 
 test: setup
-	$(BIN)/python -m pytest -m 'not slow'
-
-test-wheel: setup
-	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+	$(BIN)/python -m pytest -m 'not slow and not quiet'
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Bars that a busy machine would miss; prints their figures.
+test-quiet: setup
+	$(BIN)/python -m pytest -m quiet -s
 
 lint: setup
 	$(BIN)/ruff check .

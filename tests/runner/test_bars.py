@@ -23,7 +23,7 @@ def is_different(base: list[list[float]], new: list[list[float]], floor: float) 
     return not ratio.low <= 1 <= ratio.high and abs(ratio.median - 1) > floor
 
 
-@pytest.mark.slow
+@pytest.mark.quiet
 @pytest.mark.timeout(1800)
 def test_two_hundred_pairs_of_identical_code(tmp_path: Path) -> None:
     """Pairs resampled from the launches of a real run: three launches a side, samples drawn anew within each."""
@@ -51,7 +51,7 @@ def test_two_hundred_pairs_of_identical_code(tmp_path: Path) -> None:
     assert alarms <= 4
 
 
-@pytest.mark.slow
+@pytest.mark.quiet
 @pytest.mark.timeout(2400)
 def test_a_planted_slowdown_of_five_percent(tmp_path: Path) -> None:
     names = ["fakes:STEADY", "fakes:STEADY_TOO", "fakes:FIVE_PERCENT_SLOWER"]
@@ -70,7 +70,7 @@ def test_a_planted_slowdown_of_five_percent(tmp_path: Path) -> None:
     assert flagged <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.quiet
 @pytest.mark.timeout(1800)
 def test_the_time_that_is_not_spent_in_calls(tmp_path: Path) -> None:
     """Three long problems of the standard suite; printed, since it hangs on how busy the machine is."""
