@@ -79,7 +79,7 @@ gpu-agreement: setup
 
 gpu-run: setup
 	rm -f $(RECORDS)
-	$(BIN)/rls-bench run --suite $(SUITE) $(addprefix --backend ,$(BACKENDS)) --probe nvml --probe roofline --out $(RECORDS) $(RUN)
+	$(BIN)/rls-bench run --suite $(SUITE) $(addprefix --backend ,$(BACKENDS)) --probe nvml --probe roofline --probe model --out $(RECORDS) $(RUN)
 
 gpu-profile: setup
 	$(BIN)/rls-bench profile triton --problem published --device $(DEVICE) --probe ncu
