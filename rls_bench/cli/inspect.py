@@ -37,7 +37,7 @@ def inspect(
     ] = False,
     chart: Annotated[Path | None, typer.Option(help="Draw the replay as an image at this path; implies --l2.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes that compile. Default: one a core.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Count again what was inspected before.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compile and count again what was inspected before.")] = False,
 ) -> None:
     """Compile every Triton kernel for each GPU generation and count its hot loop; needs no GPU.
 
@@ -90,7 +90,7 @@ def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listi
     from rich.console import Console
     from rich.progress import Progress
 
-    from rls_bench.inspector import bars, inspection, tax
+    from rls_bench.inspector import bars, tax, workers
     from rls_bench.inspector.baseline import Listing
     from rls_bench.inspector.cache import Cache
     from rls_bench.inspector.compile import toolchain
@@ -98,7 +98,7 @@ def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listi
     cache = Cache(platformdirs.user_cache_path("rls_bench") / "inspections", ignore_kept=fresh)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("compiling", total=len(wanted))
-        found = inspection.inspect_all(wanted, jobs, cache, lambda _: progress.advance(bar))
+        found = workers.inspect_all(wanted, jobs, cache, lambda: progress.advance(bar))
     skipped = {}
     for name in dict.fromkeys(one.arch for one in found):
         errors = [one.error for one in found if one.arch == name]
@@ -125,11 +125,11 @@ def _with_models(listing: Listing, console: Console, with_l2: bool) -> Listing:
 
 
 def _print_loops(wanted: list[Case]) -> None:
-    from rls_bench.inspector import inspection
+    from rls_bench.inspector.workers import hot_listing
 
     for case in wanted:
         print(f"\n{case.arch} {case.variant.title}: hot loop")
-        for instruction in inspection.hot_listing(case):
+        for instruction in hot_listing(case):
             predicate = f"@{instruction.predicate}" if instruction.predicate else ""
             line = f"{instruction.opcode} {instruction.operands}".rstrip()
             print(f"  {instruction.address:#06x} {instruction.group:<14}{predicate:>6} {line}")

@@ -97,7 +97,7 @@ def test_an_architecture_that_triton_refuses_is_skipped_and_exits_with_2(run, mo
     def refused(wanted, *_):
         return [Inspection(case.variant, case.arch, error="Triton cannot compile it") for case in wanted]
 
-    monkeypatch.setattr("rls_bench.inspector.inspection.inspect_all", refused)
+    monkeypatch.setattr("rls_bench.inspector.workers.inspect_all", refused)
     result = run()
     assert result.exit_code == 2
     assert "sm_80: skipped: Triton cannot compile it" in result.output
@@ -128,7 +128,7 @@ def test_the_chart_is_an_image(run, tmp_path):
 
 
 def test_an_absent_baseline_ends_the_run_before_it_compiles(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("rls_bench.inspector.inspection.inspect_all", lambda *_: pytest.fail("compiled"))
+    monkeypatch.setattr("rls_bench.inspector.workers.inspect_all", lambda *_: pytest.fail("compiled"))
     result = run("--baseline", str(tmp_path / "none.json"))
     assert result.exit_code != 0
     assert "cannot be read" in str(result.exception)
