@@ -138,6 +138,10 @@ def _print_loops(wanted: list[Case]) -> None:
 def _print_verdict(
     listing: Listing, failed: list[Inspection], grown: list[str], skipped: dict[str, str], before: Listing | None
 ) -> None:
+    from rls_bench.inspector import bars, baseline
+
+    for name, (met, applies) in bars.tally(listing.bars).items():
+        typer.echo(f"bar: {name}: met by {met} of {applies}")
     unmet = [bar for bar in listing.bars if not bar.met]
     typer.echo(f"{len(listing.inspections)} cases, {len(listing.bars)} bars, {len(unmet)} not met")
     for bar in unmet:
@@ -146,6 +150,11 @@ def _print_verdict(
         typer.echo(f"  failed: {inspection.key}: {inspection.error}")
     if before and before.toolchain != listing.toolchain:
         typer.echo(f"  the baseline's compiler is another one ({before.toolchain}): growth may be the compiler's")
+    unknown = baseline.unknown_to(before, listing) if before else []
+    if unknown:
+        typer.echo(f"  {len(unknown)} cases are not in the baseline, so that nothing says whether they grew:")
+    for key in unknown:
+        typer.echo(f"    {key}")
     for line in grown:
         typer.echo(f"  regression: {line}")
     for name, reason in skipped.items():

@@ -86,6 +86,34 @@ def test_a_selection_is_not_held_against_what_it_left_out(run, tmp_path):
     assert "1 cases" in result.output
 
 
+def test_a_case_that_is_new_since_the_baseline_is_named(run, tmp_path):
+    path = tmp_path / "baseline.json"
+    run("--only", "unsteered", "--json", str(path))
+    result = run("--baseline", str(path))
+    assert result.exit_code == 0, result.output
+    assert "2 cases are not in the baseline" in result.output
+    assert "    sm_80 prefill D128 bf16 λ[scalar]" in result.output
+
+
+def test_each_bar_says_how_many_cases_meet_it(run):
+    assert "bar: spill bytes: met by 3 of 3" in run().output
+
+
+def test_fresh_compiles_again(run, monkeypatch):
+    asked = []
+
+    def inspected(cases, workers, again, progress):
+        asked.append((len(cases), again))
+        return {index: Inspection(case.variant, case.arch, error="stop") for index, case in cases.items()}
+
+    run()
+    monkeypatch.setattr("rls_bench.inspector.workers._inspected", inspected)
+    assert run().exit_code == 0
+    run("--fresh")
+    # λ as a scalar is compiled once for two of the three.
+    assert asked == [(0, False), (2, True)]
+
+
 def test_an_unknown_architecture_is_named_skipped_and_exits_with_2(run):
     result = run("--arch", "sm_70")
     assert result.exit_code == 2
