@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rls_bench.inspector.baseline import Listing
     from rls_bench.inspector.inspection import Case, Inspection
 
+_TABLE_COLUMNS = 200
+
 
 def inspect(
     arch: Annotated[list[str] | None, typer.Option(help="Such as sm_90; may be repeated. Default: all six.")] = None,
@@ -56,8 +58,9 @@ def inspect(
         raise InspectionError(f"--only: no case of {', '.join(arch or LIMITS)} has all of: {', '.join(only)}")
     listing, skipped = _inspected(wanted, jobs, fresh)
     skipped |= {name: f"unknown; known are {', '.join(LIMITS)}" for name in arch or [] if name not in LIMITS}
-    # Tables are wider than what a pipe is taken for.
-    console = Console() if Console().is_terminal else Console(width=200)
+    # Tables are wider than many a terminal, and than what a pipe is taken for: a wrapped line loses nothing, a cell
+    # cut short does.
+    console = Console(width=max(Console().width, _TABLE_COLUMNS))
     for table in tables.resources(listing):
         console.print(table)
     if mix:

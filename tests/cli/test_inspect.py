@@ -46,6 +46,14 @@ def test_every_case_is_listed_with_its_tax(run):
     assert "mma.sync" in result.output
 
 
+def test_a_narrow_terminal_cuts_no_figure_short(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    output = run("--l2").output
+    assert "…" not in output
+    assert "128×64 w8 s2" in output
+
+
 def test_models_are_labelled_and_claim_no_measurement(run):
     output = run("--l2").output
     assert output.count("MODEL, not measured") == 2
