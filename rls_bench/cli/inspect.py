@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rls_bench.inspector.baseline import Listing
     from rls_bench.inspector.inspection import Case, Inspection
 
+_TABLE_COLUMNS = 200
+
 
 def inspect(
     arch: Annotated[list[str] | None, typer.Option(help="Such as sm_90; may be repeated. Default: all six.")] = None,
@@ -37,7 +39,7 @@ def inspect(
     ] = False,
     chart: Annotated[Path | None, typer.Option(help="Draw the replay as an image at this path; implies --l2.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes that compile. Default: one a core.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Count again what was inspected before.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compile and count again what was inspected before.")] = False,
 ) -> None:
     """Compile every Triton kernel for each GPU generation and count its hot loop; needs no GPU.
 
@@ -56,8 +58,9 @@ def inspect(
         raise InspectionError(f"--only: no case of {', '.join(arch or LIMITS)} has all of: {', '.join(only)}")
     listing, skipped = _inspected(wanted, jobs, fresh)
     skipped |= {name: f"unknown; known are {', '.join(LIMITS)}" for name in arch or [] if name not in LIMITS}
-    # Tables are wider than what a pipe is taken for.
-    console = Console() if Console().is_terminal else Console(width=200)
+    # Tables are wider than many a terminal, and than what a pipe is taken for: a wrapped line loses nothing, a cell
+    # cut short does.
+    console = Console(width=max(Console().width, _TABLE_COLUMNS))
     for table in tables.resources(listing):
         console.print(table)
     if mix:
@@ -90,7 +93,7 @@ def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listi
     from rich.console import Console
     from rich.progress import Progress
 
-    from rls_bench.inspector import bars, inspection, tax
+    from rls_bench.inspector import bars, tax, workers
     from rls_bench.inspector.baseline import Listing
     from rls_bench.inspector.cache import Cache
     from rls_bench.inspector.compile import toolchain
@@ -98,7 +101,7 @@ def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listi
     cache = Cache(platformdirs.user_cache_path("rls_bench") / "inspections", ignore_kept=fresh)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("compiling", total=len(wanted))
-        found = inspection.inspect_all(wanted, jobs, cache, lambda _: progress.advance(bar))
+        found = workers.inspect_all(wanted, jobs, cache, lambda: progress.advance(bar))
     skipped = {}
     for name in dict.fromkeys(one.arch for one in found):
         errors = [one.error for one in found if one.arch == name]
@@ -125,11 +128,11 @@ def _with_models(listing: Listing, console: Console, with_l2: bool) -> Listing:
 
 
 def _print_loops(wanted: list[Case]) -> None:
-    from rls_bench.inspector import inspection
+    from rls_bench.inspector.workers import hot_listing
 
     for case in wanted:
         print(f"\n{case.arch} {case.variant.title}: hot loop")
-        for instruction in inspection.hot_listing(case):
+        for instruction in hot_listing(case):
             predicate = f"@{instruction.predicate}" if instruction.predicate else ""
             line = f"{instruction.opcode} {instruction.operands}".rstrip()
             print(f"  {instruction.address:#06x} {instruction.group:<14}{predicate:>6} {line}")
@@ -138,6 +141,10 @@ def _print_loops(wanted: list[Case]) -> None:
 def _print_verdict(
     listing: Listing, failed: list[Inspection], grown: list[str], skipped: dict[str, str], before: Listing | None
 ) -> None:
+    from rls_bench.inspector import bars, baseline
+
+    for name, (met, applies) in bars.tally(listing.bars).items():
+        typer.echo(f"bar: {name}: met by {met} of {applies}")
     unmet = [bar for bar in listing.bars if not bar.met]
     typer.echo(f"{len(listing.inspections)} cases, {len(listing.bars)} bars, {len(unmet)} not met")
     for bar in unmet:
@@ -146,6 +153,11 @@ def _print_verdict(
         typer.echo(f"  failed: {inspection.key}: {inspection.error}")
     if before and before.toolchain != listing.toolchain:
         typer.echo(f"  the baseline's compiler is another one ({before.toolchain}): growth may be the compiler's")
+    unknown = baseline.unknown_to(before, listing) if before else []
+    if unknown:
+        typer.echo(f"  {len(unknown)} cases are not in the baseline, so that nothing says whether they grew:")
+    for key in unknown:
+        typer.echo(f"    {key}")
     for line in grown:
         typer.echo(f"  regression: {line}")
     for name, reason in skipped.items():

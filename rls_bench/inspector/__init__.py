@@ -1,9 +1,13 @@
 """What a Triton kernel compiles to, read on a machine that has no GPU.
 
-compile     one kernel for one architecture: registers, shared memory, SASS
-sass        the hot loop and what it is made of
+compile     one kernel for one architecture, as a launch would compile it
+disassemble registers, stack and instructions of what was compiled
+sass        one instruction: its pipe, its target
+loops       the loops of a kernel, and which are hot
+products    multiply-adds of tensor-core instructions
 occupancy   how many blocks an SM holds, and what stops the next one
-inspection  one case compiled, counted and cached; many over processes
+inspection  one case and what it compiled to, counted
+workers     many cases over processes
 cases       the shipped kernels as cases
 tax         what steering costs in the hot loop
 bars        what a shipped kernel must compile to

@@ -11,7 +11,8 @@ from rls_bench.inspector.tax import Tax
 _HALF = ("bf16", "fp16")
 _WIDTHS = (64, 128)
 _PATHS = {"sm_90": "wgmma", "sm_100": "tcgen05"}
-# Unsteered hot loop, tiles of 128 × 64, head_dim 64, not causal.
+# Unsteered hot loop, tiles of 128 × 64, head_dim 64, bf16, not causal.
+_TILE = (128, 64)
 _UNSTEERED = {"sm_80": 10.0, "sm_120": 10.0, "sm_90": 8.7, "sm_100": 7.2}
 
 
@@ -29,6 +30,13 @@ class Bar:
 def judge(inspections: Sequence[Inspection], taxes: dict[str, list[Tax]]) -> list[Bar]:
     """Every bar that applies to ``inspections``."""
     return [bar for inspection in inspections if not inspection.error for bar in _bars(inspection, taxes)]
+
+
+def tally(bars: Sequence[Bar]) -> dict[str, tuple[int, int]]:
+    """By name of the bar: how many cases meet it, and how many it applies to."""
+    names = dict.fromkeys(bar.name for bar in bars)
+    of_name = {name: [bar.met for bar in bars if bar.name == name] for name in names}
+    return {name: (sum(met), len(met)) for name, met in of_name.items()}
 
 
 def _at_most(name: str, inspection: Inspection, value: float, limit: float) -> Bar:
@@ -60,6 +68,10 @@ def _bars(inspection: Inspection, taxes: dict[str, list[Tax]]) -> Iterator[Bar]:
     plain = (
         variant.kernel == "prefill" and variant.strength_layout == "none" and not (variant.stats or variant.is_causal)
     )
-    tile = (inspection.block_m, inspection.block_n, variant.head_dim)
-    if plain and tile == (128, 64, 64) and arch in _UNSTEERED and inspection.hot:
-        yield _at_most("unsteered, instructions a score", inspection, inspection.hot.instructions, _UNSTEERED[arch])
+    if plain and variant.head_dim == 64 and variant.dtype == "bf16" and arch in _UNSTEERED:
+        name = "unsteered, instructions a score"
+        if (inspection.block_m, inspection.block_n) == _TILE and inspection.hot:
+            yield _at_most(name, inspection, inspection.hot.instructions, _UNSTEERED[arch])
+        else:
+            # Another tile is no way round the bar.
+            yield Bar(name, inspection.key, "no hot loop of 128 × 64 tiles", _UNSTEERED[arch], met=False)

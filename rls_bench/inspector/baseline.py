@@ -36,7 +36,8 @@ class Listing:
 def write(path: Path, listing: Listing) -> None:
     """Write ``listing``, one inspection a line, so that a change of one kernel is a change of few lines."""
     fields = []
-    for name, value in msgspec.to_builtins(listing).items():
+    # Sets have no order of their own: the same findings are the same file.
+    for name, value in msgspec.to_builtins(listing, order="deterministic").items():
         if isinstance(value, list):
             fields.append(f"{_json(name)}:[\n" + ",\n".join(_json(item) for item in value) + "\n]")
         else:
@@ -99,6 +100,12 @@ def regressions(baseline: Listing, now: Listing, tolerance: Tolerance | None = N
     met = {(bar.case, bar.name) for bar in baseline.bars if bar.met}
     lost = [bar for bar in now.bars if not bar.met and (bar.case, bar.name) in met]
     return found + [f"{bar.case}: {bar.name} was within {bar.limit}, is {bar.value}" for bar in lost]
+
+
+def unknown_to(baseline: Listing, now: Listing) -> list[str]:
+    """Keys of the cases that ``baseline`` doesn't have: they are held against the bars alone."""
+    known = {inspection.key for inspection in baseline.inspections}
+    return [inspection.key for inspection in now.inspections if inspection.key not in known]
 
 
 def _grown(before: Inspection, after: Inspection, tolerance: Tolerance) -> list[str]:

@@ -13,21 +13,23 @@ from rls_bench.inspector import compile as compiler
 from rls_bench.inspector.inspection import Case, Inspection
 from rls_bench.inspector.occupancy import LIMITS
 
+_RULES = ("compile.py", "disassemble.py", "inspection.py", "loops.py", "occupancy.py", "products.py", "sass.py")
+
 
 class Cache:
     """Inspections on disk, one JSON file a case, named by everything that the result depends on."""
 
     def __init__(self, folder: Path, ignore_kept: bool = False) -> None:
         self.folder = folder
-        self._ignore_kept = ignore_kept
+        self.ignore_kept = ignore_kept
         self._toolchain = compiler.toolchain()
         # The counting rules are code, too: a change of them makes every kept result another one.
-        rules = (Path(__file__).parent / name for name in ("compile.py", "inspection.py", "occupancy.py", "sass.py"))
+        rules = (Path(__file__).parent / name for name in _RULES)
         self._rules = hashlib.sha256(b"".join(path.read_bytes() for path in rules)).hexdigest()
 
     def get(self, case: Case) -> Inspection | None:
         """The kept inspection of ``case``, or None; a file that cannot be read counts as none."""
-        if self._ignore_kept:
+        if self.ignore_kept:
             return None
         try:
             return msgspec.json.decode(self._path(case).read_bytes(), type=Inspection)

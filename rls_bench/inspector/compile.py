@@ -1,16 +1,16 @@
-"""Compiles one Triton kernel for one architecture, on any machine, and reads back what came out."""
+"""Compiles one Triton kernel for one architecture, on any machine, with the options of a launch."""
 
 from __future__ import annotations
 
 import importlib
 import re
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rls_bench.errors import InspectionError
+
+_TOOLS = ("cuobjdump", "nvdisasm")
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What ptxas made of a kernel. ``spill_bytes`` are those of all static spill stores, a thread.
+    """What Triton and ptxas made of a kernel: ``cubin`` is an ELF file.
 
     ``shared_bytes`` is the launch's dynamic shared memory a block, ``tensor_memory_columns`` what a block allocates of
     tensor memory. ``num_warps`` is what a block really runs; of a warp-specialised kernel ``partition_warps`` says how
     many of them do the same, otherwise it is empty.
     """
 
-    registers: int
-    stack_bytes: int
-    spill_bytes: int
+    cubin: bytes
     shared_bytes: int
     tensor_memory_columns: int
     num_warps: int
-    sass: str
     partition_warps: tuple[int, ...] = ()
 
 
@@ -70,9 +67,13 @@ def load(source: Source) -> Any:
     return function
 
 
-def compile_for(source: Source, arch: str) -> Compiled:
-    """``source`` compiled for ``arch`` (``"sm_90"``). Raises InspectionError with Triton's reason where it refuses."""
+def compile_for(source: Source, arch: str, again: bool = False) -> Compiled:
+    """``source`` compiled for ``arch`` (``"sm_90"``). Raises InspectionError with Triton's reason where it refuses.
+
+    What Triton's own cache holds is compiled only if ``again`` is asked for.
+    """
     function = load(source)
+    triton = _triton()
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -87,21 +88,20 @@ def compile_for(source: Source, arch: str) -> Compiled:
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in source.aligned},
     )
     options = {"num_warps": source.num_warps, "num_stages": source.num_stages, **source.options}
+    target = GPUTarget("cuda", capability(arch), 32)
     try:
-        kernel = _triton().compile(ast, target=GPUTarget("cuda", capability(arch), 32), options=options)
+        with triton.knobs.compilation.scope():
+            triton.knobs.compilation.always_compile |= again
+            kernel = triton.compile(ast, target=target, options=options)
     # Triton raises whatever its passes raise; each is a refusal of this kernel, told with its reason.
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InspectionError(f"{source.function} for {arch}: Triton cannot compile it: {lines[-1]}") from error
-    usage, sass = _disassemble(kernel.asm["cubin"])
     return Compiled(
-        registers=_usage(usage, "REG"),
-        stack_bytes=_usage(usage, "STACK"),
-        spill_bytes=spill_bytes(sass),
+        cubin=kernel.asm["cubin"],
         shared_bytes=kernel.metadata.shared,
         tensor_memory_columns=getattr(kernel.metadata, "tmem_size", 0) or 0,
         num_warps=kernel.metadata.num_warps,
-        sass=sass,
         partition_warps=_partition_warps(kernel.asm["ttgir"], kernel.metadata.num_warps),
     )
 
@@ -118,17 +118,22 @@ def toolchain() -> str:
     """Versions that a compiled result depends on, in one line. Raises InspectionError where a tool is missing."""
     triton = _triton()
     nvidia = triton.knobs.nvidia
-    _cuobjdump()
+    for name in _TOOLS:
+        tool(name)
     return (
         f"triton {triton.__version__}, ptxas {nvidia.ptxas.version}, ptxas-blackwell {nvidia.ptxas_blackwell.version}"
     )
 
 
-def spill_bytes(sass: str) -> int:
-    """Bytes of all spill stores (``STL``), a thread; what ptxas reports as "bytes spill stores"."""
-    widths = {"": 4, "64": 8, "128": 16, "U8": 1, "S8": 1, "U16": 2, "S16": 2}
-    stores = re.findall(r"\bSTL(?:\.(\d+|[US]\d+))?\b", sass)
-    return sum(widths.get(width, 4) for width in stores)
+def tool(name: str) -> str:
+    """Path of ``"cuobjdump"`` or ``"nvdisasm"``. Raises InspectionError that says how to mend its absence."""
+    try:
+        return str(getattr(_triton().knobs.nvidia, name).path)
+    except RuntimeError as error:
+        raise InspectionError(
+            f"{name} is missing: Triton's wheel ships it (pip install --force-reinstall triton), "
+            f"or set TRITON_{name.upper()}_PATH to one from the CUDA toolkit"
+        ) from error
 
 
 def _partition_warps(ttgir: str, num_warps: int) -> tuple[int, ...]:
@@ -143,36 +148,3 @@ def _triton() -> Any:
     except ImportError as error:
         raise InspectionError("inspect needs Triton: pip install triton (Linux)") from error
     return triton
-
-
-def _disassemble(cubin: bytes) -> tuple[str, str]:
-    """``cuobjdump -res-usage`` and ``-sass`` of one binary."""
-    tool = _cuobjdump()
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        usage, sass = (
-            subprocess.run([tool, flag, file.name], capture_output=True, text=True, check=False)
-            for flag in ("-res-usage", "-sass")
-        )
-    for process in (usage, sass):
-        if process.returncode:
-            raise InspectionError(f"{tool} failed: {process.stderr.strip() or process.returncode}")
-    return usage.stdout, sass.stdout
-
-
-def _cuobjdump() -> str:
-    try:
-        return str(_triton().knobs.nvidia.cuobjdump.path)
-    except RuntimeError as error:
-        raise InspectionError(
-            "cuobjdump is missing: Triton's wheel ships it (pip install --force-reinstall triton), "
-            "or set TRITON_CUOBJDUMP_PATH to one from the CUDA toolkit"
-        ) from error
-
-
-def _usage(text: str, name: str) -> int:
-    found = re.search(rf"\b{name}:(\d+)", text)
-    if found is None:
-        raise InspectionError(f"cuobjdump -res-usage: wanted {name}:N; got {text[:200]!r}")
-    return int(found[1])

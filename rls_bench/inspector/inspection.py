@@ -1,23 +1,16 @@
-"""One case (kernel, architecture, options) compiled, counted and cached."""
+"""One case (kernel, architecture, options): what it compiled to, counted."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from rls_bench.errors import InspectionError
-from rls_bench.inspector import compile as compiler
-from rls_bench.inspector import sass
+from rls_bench.inspector import loops, products
+from rls_bench.inspector.compile import Compiled, Source
+from rls_bench.inspector.disassemble import usage
 from rls_bench.inspector.occupancy import occupancy
-
-if TYPE_CHECKING:
-    from rls_bench.inspector.cache import Cache
+from rls_bench.inspector.sass import Function
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class Case:
 
     variant: Variant
     arch: str
-    source: compiler.Source
+    source: Source
     block_m: int
     block_n: int
     multiply_adds: int
@@ -99,7 +92,7 @@ class Inspection:
     limited_by: str = ""
     tensor_path: str = ""
     instructions: int = 0
-    # First the loop that most scores pass through, see `_ranked`.
+    # First the loop that most scores pass through, see `rank`.
     hot_loops: list[HotLoop] = field(default_factory=list)
 
     @property
@@ -118,21 +111,10 @@ class Inspection:
         return f"{self.arch} {self.variant.title}"
 
 
-def inspect(case: Case) -> Inspection:
-    """Compile ``case`` in this process and count. Raises InspectionError where it cannot be compiled."""
-    return measure(case, compiler.compile_for(case.source, case.arch))
-
-
-def measure(case: Case, compiled: compiler.Compiled) -> Inspection:
-    """Count what ``compiled`` holds."""
-    function = _kernel(compiled)
-    held = occupancy(
-        case.arch,
-        compiled.registers,
-        compiled.shared_bytes,
-        compiled.num_warps,
-        compiled.tensor_memory_columns,
-    )
+def measure(case: Case, compiled: Compiled, function: Function) -> Inspection:
+    """Count what ``case`` became: ``function`` is the code of ``compiled``."""
+    registers, stack_bytes = usage(compiled.cubin)
+    held = occupancy(case.arch, registers, compiled.shared_bytes, compiled.num_warps, compiled.tensor_memory_columns)
     return Inspection(
         variant=case.variant,
         arch=case.arch,
@@ -140,9 +122,9 @@ def measure(case: Case, compiled: compiler.Compiled) -> Inspection:
         block_n=case.block_n,
         num_warps=compiled.num_warps,
         num_stages=case.source.num_stages,
-        registers=compiled.registers,
-        stack_bytes=compiled.stack_bytes,
-        spill_bytes=compiled.spill_bytes,
+        registers=registers,
+        stack_bytes=stack_bytes,
+        spill_bytes=function.spill_bytes,
         shared_bytes=compiled.shared_bytes,
         tensor_memory_columns=compiled.tensor_memory_columns,
         blocks_per_sm=held.blocks,
@@ -150,53 +132,41 @@ def measure(case: Case, compiled: compiler.Compiled) -> Inspection:
         limited_by=held.limited_by,
         tensor_path=function.path,
         instructions=len(function.instructions),
-        hot_loops=[counted for counted, _ in _ranked(case, compiled)],
+        hot_loops=[counted for counted, _ in rank(case, compiled, function)],
     )
 
 
-def hot_listing(case: Case) -> tuple[sass.Instruction, ...]:
-    """Compile ``case`` again and return its hot loop's instructions, empty where it has none."""
-    ranked = _ranked(case, compiler.compile_for(case.source, case.arch))
-    return ranked[0][1].instructions if ranked else ()
-
-
-def _kernel(compiled: compiler.Compiled) -> sass.Function:
-    # Helper functions (tcgen05's guard rails) may stand in the same listing; the kernel is the one with the most code.
-    return max(sass.parse(compiled.sass), key=lambda function: len(function.instructions))
-
-
-def _ranked(case: Case, compiled: compiler.Compiled) -> list[tuple[HotLoop, sass.Loop]]:
+def rank(case: Case, compiled: Compiled, function: Function) -> list[tuple[HotLoop, loops.Loop]]:
     """Hot loops, first that of fully visible tiles: of those that do a whole tile's products, the cheapest a score.
 
     The other loops of a kernel mask, for diagonal and last tiles alone, or do a part of the products.
     """
-    function = _kernel(compiled)
-    hot = sass.hot_loops(function)
+    hot = loops.hot_loops(function)
     if compiled.partition_warps:
         # Each partition walks over the keys in a loop of its own; a score costs what all of them issue for it. With
         # more than one loop of products it cannot be told which belong together, and nothing is counted.
-        together = sass.working_loops(function)
+        together = loops.working_loops(function)
         warps = max(compiled.partition_warps)
         return [(_count(case, function, together, warps), loop) for loop in hot] if len(hot) == 1 else []
-    loops = [(_count(case, function, [loop], compiled.num_warps), loop) for loop in hot]
+    counted = [(_count(case, function, [loop], compiled.num_warps), loop) for loop in hot]
 
-    def order(pair: tuple[HotLoop, sass.Loop]) -> tuple[bool, float]:
+    def order(pair: tuple[HotLoop, loops.Loop]) -> tuple[bool, float]:
         is_part = pair[0].unroll is not None and pair[0].unroll < 0.75
         return is_part, pair[0].instructions
 
-    return sorted(loops, key=order)
+    return sorted(counted, key=order)
 
 
-def _count(case: Case, function: sass.Function, loops: Sequence[sass.Loop], num_warps: int) -> HotLoop:
-    """Figures a score of ``loops`` that pass over the same tile, each run by ``num_warps`` warps."""
+def _count(case: Case, function: Function, together: Sequence[loops.Loop], num_warps: int) -> HotLoop:
+    """Figures a score of loops that pass over the same tile, each run by ``num_warps`` warps."""
     scores = case.block_m * case.block_n
-    found = [sass.multiply_adds(function, loop, num_warps) for loop in loops]
+    found = [products.multiply_adds(function, loop, num_warps) for loop in together]
     done = None if None in found else sum(each for each in found if each)
     unroll = done / (scores * case.multiply_adds) if done else None
     # A tile more or less of padding (an extra k-step) is not an unrolled loop.
     tiles = max(1, round(unroll)) if unroll else 1
     scores_a_thread = scores * tiles / (num_warps * 32)
-    mix = sum((loop.mix for loop in loops), Counter[str]())
+    mix = sum((loop.mix for loop in together), Counter[str]())
 
     def a_score(number: int) -> float:
         return round(number / scores_a_thread, 4)
@@ -204,74 +174,9 @@ def _count(case: Case, function: sass.Function, loops: Sequence[sass.Loop], num_
     return HotLoop(
         instructions=a_score(mix.total()),
         fp32=a_score(mix["fp32"]),
-        fp32_lanes=a_score(sum(loop.fp32_lanes for loop in loops)),
+        fp32_lanes=a_score(sum(loop.fp32_lanes for loop in together)),
         mufu=a_score(mix["mufu"]),
         tensor_flops=2 * done / (scores * tiles) if done else None,
         unroll=unroll,
         mix={group: a_score(number) for group, number in sorted(mix.items())},
     )
-
-
-def inspect_all(
-    cases: Iterable[Case],
-    workers: int | None = None,
-    cache: Cache | None = None,
-    progress: Callable[[Inspection], None] = lambda _: None,
-) -> list[Inspection]:
-    """Inspect every case over ``workers`` processes, in the order given; ``progress`` is called as each is done.
-
-    A case that cannot be compiled comes back with its ``error``, one that crashes the compiler too; neither ends
-    the others. Results lie in ``cache`` afterwards, errors don't.
-    """
-    wanted = list(cases)
-    # Some variants are the same code (λ as a scalar or a head): compile it once.
-    twins: dict[str, list[int]] = {}
-    for index, case in enumerate(wanted):
-        twins.setdefault(repr((case.arch, case.source)), []).append(index)
-    done: dict[int, Inspection] = {}
-
-    def keep(first: int, found: Inspection) -> None:
-        for index in twins[repr((wanted[first].arch, wanted[first].source))]:
-            done[index] = replace(found, variant=wanted[index].variant)
-            progress(done[index])
-
-    left = []
-    for first, *_ in twins.values():
-        kept = cache.get(wanted[first]) if cache is not None else None
-        if kept is None:
-            left.append(first)
-        else:
-            keep(first, kept)
-    # A crash of the compiler takes the pool and every waiting case with it: those are tried again one by one.
-    crashed: list[int] = []
-    if left:
-        with _pool(min(workers or os.cpu_count() or 1, len(left))) as pool:
-            futures = {pool.submit(inspect, wanted[index]): index for index in left}
-            for future in as_completed(futures):
-                index = futures[future]
-                if isinstance(future.exception(), BrokenProcessPool):
-                    crashed.append(index)
-                else:
-                    keep(index, _result(wanted[index], future, cache))
-    for index in crashed:
-        with _pool(1) as pool:
-            keep(index, _result(wanted[index], pool.submit(inspect, wanted[index]), cache))
-    return [done[index] for index in range(len(wanted))]
-
-
-def _result(case: Case, future: Future[Inspection], cache: Cache | None) -> Inspection:
-    """What ``future`` found, kept in ``cache``; where it failed, an inspection that holds the reason."""
-    try:
-        found = future.result()
-    except InspectionError as error:
-        return Inspection(case.variant, case.arch, error=str(error))
-    except BrokenProcessPool:
-        return Inspection(case.variant, case.arch, error=f"{case.arch}: the compiler crashed")
-    if cache is not None:
-        cache.put(case, found)
-    return found
-
-
-def _pool(workers: int) -> Executor:
-    # A spawned process has no threads of the parent's to inherit, which a forked one may hang on.
-    return ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn"))

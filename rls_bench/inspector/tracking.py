@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rls_bench.inspector.cache import Cache
-from rls_bench.inspector.inspection import inspect_all
+from rls_bench.inspector.workers import inspect_all
 
 
 def instructions_per_score(

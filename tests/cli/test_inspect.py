@@ -46,6 +46,14 @@ def test_every_case_is_listed_with_its_tax(run):
     assert "mma.sync" in result.output
 
 
+def test_a_narrow_terminal_cuts_no_figure_short(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    output = run("--l2").output
+    assert "…" not in output
+    assert "128×64 w8 s2" in output
+
+
 def test_models_are_labelled_and_claim_no_measurement(run):
     output = run("--l2").output
     assert output.count("MODEL, not measured") == 2
@@ -86,6 +94,34 @@ def test_a_selection_is_not_held_against_what_it_left_out(run, tmp_path):
     assert "1 cases" in result.output
 
 
+def test_a_case_that_is_new_since_the_baseline_is_named(run, tmp_path):
+    path = tmp_path / "baseline.json"
+    run("--only", "unsteered", "--json", str(path))
+    result = run("--baseline", str(path))
+    assert result.exit_code == 0, result.output
+    assert "2 cases are not in the baseline" in result.output
+    assert "    sm_80 prefill D128 bf16 λ[scalar]" in result.output
+
+
+def test_each_bar_says_how_many_cases_meet_it(run):
+    assert "bar: spill bytes: met by 3 of 3" in run().output
+
+
+def test_fresh_compiles_again(run, monkeypatch):
+    asked = []
+
+    def inspected(cases, workers, again, progress):
+        asked.append((len(cases), again))
+        return {index: Inspection(case.variant, case.arch, error="stop") for index, case in cases.items()}
+
+    run()
+    monkeypatch.setattr("rls_bench.inspector.workers._inspected", inspected)
+    assert run().exit_code == 0
+    run("--fresh")
+    # λ as a scalar is compiled once for two of the three.
+    assert asked == [(0, False), (2, True)]
+
+
 def test_an_unknown_architecture_is_named_skipped_and_exits_with_2(run):
     result = run("--arch", "sm_70")
     assert result.exit_code == 2
@@ -97,7 +133,7 @@ def test_an_architecture_that_triton_refuses_is_skipped_and_exits_with_2(run, mo
     def refused(wanted, *_):
         return [Inspection(case.variant, case.arch, error="Triton cannot compile it") for case in wanted]
 
-    monkeypatch.setattr("rls_bench.inspector.inspection.inspect_all", refused)
+    monkeypatch.setattr("rls_bench.inspector.workers.inspect_all", refused)
     result = run()
     assert result.exit_code == 2
     assert "sm_80: skipped: Triton cannot compile it" in result.output
@@ -128,7 +164,7 @@ def test_the_chart_is_an_image(run, tmp_path):
 
 
 def test_an_absent_baseline_ends_the_run_before_it_compiles(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("rls_bench.inspector.inspection.inspect_all", lambda *_: pytest.fail("compiled"))
+    monkeypatch.setattr("rls_bench.inspector.workers.inspect_all", lambda *_: pytest.fail("compiled"))
     result = run("--baseline", str(tmp_path / "none.json"))
     assert result.exit_code != 0
     assert "cannot be read" in str(result.exception)

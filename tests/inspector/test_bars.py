@@ -1,7 +1,7 @@
 import pytest
 from inspector.found import PER_QUERY, STEERED, UNSTEERED, inspection
 
-from rls_bench.inspector.bars import judge
+from rls_bench.inspector.bars import judge, tally
 from rls_bench.inspector.tax import taxes
 
 
@@ -44,3 +44,15 @@ def test_a_backward_kernel_may_have_a_stack_and_no_spills():
     backward = replace(STEERED, kernel="backward")
     assert unmet(inspection(backward, stack_bytes=8)) == []
     assert unmet(inspection(backward, spill_bytes=8)) == ["spill bytes"]
+
+
+def test_another_tile_is_no_way_round_the_unsteered_bar():
+    assert unmet(inspection(UNSTEERED, block_n=32, instructions=1.0)) == ["unsteered, instructions a score"]
+    assert unmet(inspection(UNSTEERED, hot_loops=[])) == ["unsteered, instructions a score"]
+
+
+def test_bars_are_tallied_by_name():
+    cases = [inspection(UNSTEERED, spill_bytes=4), inspection(STEERED, instructions=10.5)]
+    found = tally(judge(cases, taxes(cases)))
+    assert found["spill bytes"] == (1, 2)
+    assert found["steering tax, fp32 a score"] == (1, 1)

@@ -6,7 +6,10 @@ from inspector.found import STEERED, UNSTEERED, hot_loop, inspection
 from rls_bench.errors import InspectionError
 from rls_bench.inspector import baseline
 from rls_bench.inspector.bars import judge
-from rls_bench.inspector.baseline import Listing, Tolerance, regressions
+from rls_bench.inspector.baseline import Listing, Tolerance, regressions, unknown_to
+from rls_bench.problem import Problem
+
+_PROBLEM = Problem(1, 1, 1, 64, 64, 64, 64)
 
 
 def grown(after, before=None, **options):
@@ -86,3 +89,24 @@ def test_every_case_of_a_smaller_kernel_counts():
     before = Listing("t", [inspection(UNSTEERED), inspection(STEERED)])
     after = [inspection(UNSTEERED, instructions=5.0), inspection(replace(STEERED), instructions=12.0)]
     assert len(regressions(before, Listing("t", after))) == 1
+
+
+def test_cases_that_the_baseline_does_not_have_are_named():
+    before, now = Listing("t", [inspection(UNSTEERED)]), Listing("t", [inspection(UNSTEERED), inspection(STEERED)])
+    assert unknown_to(before, now) == ["sm_80 prefill D64 bf16 λ[scalar]"]
+    assert unknown_to(now, before) == []
+
+
+def test_the_same_findings_are_the_same_file(tmp_path):
+    """Sets come in an order of their own in each process."""
+    from rls_bench.inspector.floors import Floor, Prediction
+    from rls_bench.inspector.gpus import gpus
+
+    texts = []
+    for names in (("tensor", "mufu", "fp32", "dram"), ("dram", "fp32", "mufu", "tensor")):
+        floor = Floor({"tensor": 1.0}, frozenset(names))
+        predicted = Prediction(_PROBLEM, gpus()["a10"], floor, floor)
+        baseline.write(tmp_path / "listing.json", Listing("t", [], model_floors=[predicted]))
+        texts.append((tmp_path / "listing.json").read_text())
+    assert texts[0] == texts[1]
+    assert '"unsure":["dram","fp32","mufu","tensor"]' in texts[0]

@@ -5,17 +5,19 @@ from inspector.plain_cases import plain_case
 
 from rls_bench.errors import InspectionError
 from rls_bench.inspector import compile as compiler
+from rls_bench.inspector import disassemble
 
 SOURCE = plain_case("sm_80").source
 
 
 def test_a_kernel_compiles_without_a_gpu():
     compiled = compiler.compile_for(SOURCE, "sm_80")
-    assert compiled.registers > 32
-    assert (compiled.stack_bytes, compiled.spill_bytes, compiled.num_warps) == (0, 0, 8)
+    assert compiled.num_warps == 8
     # One stage ahead of K and of V: two tiles of 64 × 64 bf16 each.
     assert compiled.shared_bytes == 4 * 64 * 64 * 2
-    assert "Function : plain_flash" in compiled.sass
+    registers, stack_bytes = disassemble.usage(compiled.cubin)
+    assert registers > 32
+    assert stack_bytes == 0
 
 
 def test_partitions_are_read_off_tritons_dialect():
@@ -24,18 +26,13 @@ def test_partitions_are_read_off_tritons_dialect():
     assert compiler._partition_warps("module {}", 8) == ()
 
 
-def test_spill_bytes_are_those_of_all_spill_stores():
-    sass = (
-        "STL [R1+0x8], R4 ;\n @P0 STL.64 [R1], R2 ;\n STL.128 [R1+0x10], R8 ;\n STL.U8 [R1], R3 ;\n LDL.64 R2, [R1] ;"
-    )
-    assert compiler.spill_bytes(sass) == 4 + 8 + 16 + 1
-
-
 def test_a_kernel_with_too_few_registers_spills():
     compiled = compiler.compile_for(replace(SOURCE, options={"maxnreg": 64}), "sm_80")
-    assert compiled.registers == 64
-    assert compiled.spill_bytes > 0
-    assert compiled.stack_bytes > 0
+    registers, stack_bytes = disassemble.usage(compiled.cubin)
+    (function,) = disassemble.functions("sm_80", [disassemble.code(compiled.cubin)])
+    assert registers == 64
+    assert function.spill_bytes > 0
+    assert stack_bytes > 0
 
 
 def test_what_triton_refuses_is_told_with_its_reason():
@@ -73,11 +70,10 @@ def test_the_interpreter_is_no_compiler(monkeypatch):
         compiler.load(SOURCE)
 
 
-def test_a_missing_cuobjdump_names_its_cure(monkeypatch):
+@pytest.mark.parametrize("name", ["cuobjdump", "nvdisasm"])
+def test_a_missing_tool_names_its_cure(monkeypatch, name):
     triton = pytest.importorskip("triton")
     found = triton.knobs.NvidiaTool.from_path
-    monkeypatch.setattr(
-        triton.knobs.NvidiaTool, "from_path", lambda path: None if path.endswith("cuobjdump") else found(path)
-    )
-    with pytest.raises(InspectionError, match=r"pip install --force-reinstall triton.*TRITON_CUOBJDUMP_PATH"):
+    monkeypatch.setattr(triton.knobs.NvidiaTool, "from_path", lambda path: None if path.endswith(name) else found(path))
+    with pytest.raises(InspectionError, match=rf"pip install --force-reinstall triton.*TRITON_{name.upper()}_PATH"):
         compiler.toolchain()

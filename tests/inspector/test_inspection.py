@@ -5,14 +5,15 @@ from inspector.plain_cases import plain_case
 
 from rls_bench.inspector import compile as compiler
 from rls_bench.inspector import inspection as inspections
+from rls_bench.inspector import workers as pools
 from rls_bench.inspector.cache import Cache
 from rls_bench.inspector.compile import Compiled
-from rls_bench.inspector.inspection import inspect_all, measure
+from rls_bench.inspector.inspection import Case, Inspection, measure
+from rls_bench.inspector.sass import Function, parse
 from rls_bench.inspector.tax import taxes
+from rls_bench.inspector.workers import inspect_all
 
-UNROLLED = """
-		Function : plain_flash
-        /*0000*/                   MOV R1, c[0x0][0x28] ;
+UNROLLED = """        /*0000*/                   MOV R1, c[0x0][0x28] ;
         /*0010*/                   HMMA.16816.F32.BF16 R12, R4, R144, R52 ;
         /*0020*/                   MUFU.EX2 R1, R1 ;
         /*0030*/                   FFMA R1, R1, R2, R3 ;
@@ -22,33 +23,39 @@ UNROLLED = """
 """
 
 
-def compiled(sass: str, num_warps: int = 1) -> Compiled:
-    return Compiled(100, 0, 0, 1024, 0, num_warps, sass)
+@pytest.fixture(autouse=True)
+def registers(monkeypatch):
+    """There is no cubin behind a listing written by hand."""
+    usage = inspections.usage
+    monkeypatch.setattr(inspections, "usage", lambda cubin: usage(cubin) if cubin else (100, 0))
+
+
+def counted(case: Case, listing: str, num_warps: int = 1, partition_warps: tuple[int, ...] = ()) -> Inspection:
+    return measure(case, Compiled(b"", 1024, 0, num_warps, partition_warps), Function(parse(listing)))
 
 
 def test_figures_are_a_score_of_the_tile():
     # One HMMA is 16 · 8 · 16 multiply-adds: the whole tile of 16 × 8 scores at 16 a score, four scores a thread.
     case = replace(plain_case("sm_80"), block_m=16, block_n=8, multiply_adds=16)
-    hot = measure(case, compiled(UNROLLED)).hot
+    hot = counted(case, UNROLLED).hot
     assert (hot.instructions, hot.fp32, hot.mufu, hot.tensor_flops, hot.unroll) == (5 / 4, 2 / 4, 1 / 4, 32, 1)
 
 
 def test_an_unrolled_loop_is_divided_by_all_of_its_scores():
     case = replace(plain_case("sm_80"), block_m=8, block_n=8, multiply_adds=16)
-    hot = measure(case, compiled(UNROLLED)).hot
+    hot = counted(case, UNROLLED).hot
     assert (hot.unroll, hot.instructions, hot.tensor_flops) == (2, 5 / 4, 32)
 
 
 def test_a_loop_with_a_part_of_the_products_is_not_the_hot_one():
     part = UNROLLED.replace("EXIT", "HMMA.1688.F32.BF16 R12, R4, R144, R52 ;\n        /*0070*/  @P0 BRA 0x60 ")
     case = replace(plain_case("sm_80"), block_m=16, block_n=8, multiply_adds=16)
-    found = measure(case, compiled(part))
+    found = counted(case, part)
     assert [loop.unroll for loop in found.hot_loops] == [1, 0.5]
     assert found.hot_loops[1].instructions < found.hot.instructions
 
 
 SPECIALISED = """
-		Function : plain_flash
         /*0000*/               @P0 BRA 0x40 ;
         /*0010*/                   HMMA.16816.F32.BF16 R12, R4, R144, R52 ;
         /*0020*/               @P1 BRA 0x10 ;
@@ -65,13 +72,13 @@ SPECIALISED = """
 def test_partitions_of_a_specialised_kernel_count_together():
     """One warp multiplies, another does the softmax: a score costs the instructions of both loops, without waits."""
     case = replace(plain_case("sm_80"), block_m=16, block_n=8, multiply_adds=16)
-    found = measure(case, replace(compiled(SPECIALISED, num_warps=2), partition_warps=(1, 1)))
+    found = counted(case, SPECIALISED, 2, (1, 1))
     assert (found.hot.instructions, found.hot.mufu, found.hot.unroll) == (5 / 4, 1 / 4, 1)
 
 
 def test_a_specialised_kernel_whose_loops_cannot_be_told_apart_is_not_counted():
     twice = SPECIALISED.replace("FFMA R1, R1, R2, R3", "HMMA.16816.F32.BF16 R12, R4, R144, R52")
-    found = measure(plain_case("sm_80"), replace(compiled(twice, num_warps=2), partition_warps=(1, 1)))
+    found = counted(plain_case("sm_80"), twice, 2, (1, 1))
     assert found.hot is None
 
 
@@ -110,7 +117,7 @@ def test_a_bias_multiplied_by_score_is_seen_in_the_tax(steered_and_not):
 
 def test_the_second_time_nothing_is_compiled(steered_and_not, monkeypatch):
     cases, cache, first = steered_and_not
-    monkeypatch.setattr(inspections, "_pool", lambda workers: pytest.fail("compiled again"))
+    monkeypatch.setattr(pools, "_pool", lambda workers: pytest.fail("compiled again"))
     assert inspect_all(cases, cache=cache) == first
 
 
@@ -148,7 +155,7 @@ def test_a_case_that_fails_or_crashes_leaves_the_others_alone(tmp_path):
     bad = replace(good, source=replace(good.source, constexprs={**good.source.constexprs, "BLOCK_N": 48}))
     crash = replace(good, source=replace(good.source, function="inspector.crashing:kernel"))
     seen = []
-    found = inspect_all([bad, crash, good], workers=2, progress=seen.append)
+    found = inspect_all([bad, crash, good], workers=2, progress=lambda: seen.append(1))
     assert "Triton cannot compile it" in found[0].error
     assert found[1].error == "sm_80: the compiler crashed"
     assert found[2].registers > 0
