@@ -90,6 +90,7 @@ def steer(
             config._attn_implementation = NAME
         yield control
     finally:
+        control.end()
         if hook is not None:
             hook.remove()
         for layer in layers:
