@@ -117,7 +117,7 @@ class Control:
     def _strength_at(self, view: View, layer: int, scale: float | None, signals: list[Tensor]) -> Tensor:
         """λ of one call where a gate or the span's mass decides it, [b, Hq, lq]."""
         weights = self._heads[layer].to(view.query.device)
-        strength = (self._numbers[layer] * weights)[None, :, None]
+        strength = self._of_heads(layer, view.query.device)[None, :, None]
         if self._mass_rule is not None:
             stats = self._stats(view, PROBE_STRENGTH, scale)
             strength = strength * self._mass_rule(mass_from_lse(stats.lse, stats.lse_steered, PROBE_STRENGTH))
@@ -166,7 +166,6 @@ class Control:
         of_strength = (number, self._rows[layer], same)
         call = self._calls.get(of_strength)
         if call is None:
-            strength = number * self._heads[layer].to(query.device) if alike is None else number * alike
             inputs = self._bound.get(same)
             if inputs is None or alike is not None:
                 inputs = self._bound[same] = bind(
@@ -174,7 +173,7 @@ class Control:
                     key,
                     value,
                     bias,
-                    strength,
+                    self._of_heads(layer, query.device) if alike is None else number * alike,
                     is_causal=is_causal,
                     key_lengths=key_lengths,
                     scale=scale,
@@ -184,10 +183,14 @@ class Control:
                 )
             else:
                 # Only λ of each head is another one.
-                inputs = replace(inputs, strength=strength[None, :, None])
+                inputs = replace(inputs, strength=self._of_heads(layer, query.device)[None, :, None])
             backend = registry.get(dispatch.resolve(self._backend, inputs.problem))
             call = self._calls[of_strength] = backend.prepare_layers(inputs)
         return call(query, key, value)
+
+    def _of_heads(self, layer: int, device: torch.device) -> Tensor:
+        """λ of each head before a gate or a mass has its say, [Hq]."""
+        return self._numbers[layer] * self._heads[layer].to(device)
 
     def _fitted_to(self, query: Tensor) -> Tensor:
         """The bias of this pass on query's device, [Lk] where the whole batch shares it."""

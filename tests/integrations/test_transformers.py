@@ -342,11 +342,20 @@ def test_leaving_leaves_no_trace(fails):
         ({"bias": torch.full((12,), float("nan"))}, "finite"),
         ({"strength": float("inf")}, "strength"),
         ({"heads": torch.ones(2, 4)}, r"heads: wanted .* \[3, 4\]"),
+        ({"heads": torch.full((3, 4), float("nan"))}, "heads: wanted finite"),
+        ({"bias": [1.0] * 12}, "bias: wanted a Tensor; got list"),
+        ({"heads": [[1] * 4] * 3}, "heads: wanted a Tensor; got list"),
+        ({"gate": "entropy"}, "gate: wanted a Gate; got str"),
+        ({"schedule": 0.5}, "schedule: wanted what rls_bench.steering.schedule makes"),
+        ({"strength": torch.ones(4)}, "strength: wanted one number"),
+        ({"strength": "2"}, "strength: wanted one number"),
     ],
 )
 def test_bad_arguments_are_named(options, words):
-    with pytest.raises(ValueError, match=words), steer(build(), **{"bias": saliency(), **options}):
+    model = build()
+    with pytest.raises((TypeError, ValueError), match=words), steer(model, **{"bias": saliency(), **options}):
         pass
+    assert model.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize(("bias", "words"), [(saliency(2, 15), "prompt, 12; got 15"), (saliency(5), "got 5")])
