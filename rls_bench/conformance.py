@@ -132,7 +132,8 @@ def _fault(backend: Backend, problem: Problem) -> str:
     """What is wrong with the backend on ``problem``, or an empty string."""
     inputs = draw(problem)
     if problem.name == SIDE_BY_SIDE.name:
-        return _mixes_up_calls(backend, inputs, draw(replace(problem, seed=problem.seed + 1)))
+        others = draw(replace(problem, seed=problem.seed + 1))
+        return _mixes_up_calls(backend, inputs, others) or _mixes_up_layers(backend, inputs, others)
     if problem.name == EMPTY_ROW.name:
         assert inputs.key_lengths is not None
         lengths = inputs.key_lengths.clone()
@@ -154,6 +155,18 @@ def _mixes_up_calls(backend: Backend, inputs: Inputs, others: Inputs) -> str:
         judged = its_own if backend.steers else replace(its_own, strength=torch.zeros_like(its_own.strength))
         if not agreement.judge(judged, call()).passed:
             return "a prepared call gave another result once a second one was prepared"
+    return ""
+
+
+def _mixes_up_layers(backend: Backend, inputs: Inputs, others: Inputs) -> str:
+    """One prepared call serves all layers of a model, each with operands of its own."""
+    call = backend.prepare_layers(inputs)
+    for layer in (inputs, others, inputs):
+        operands = (layer.query, layer.key, layer.value)
+        strength = inputs.strength if backend.steers else torch.zeros_like(inputs.strength)
+        judged = replace(inputs.with_operands(*operands), strength=strength)
+        if not agreement.judge(judged, call(*operands)).passed:
+            return "a call prepared for layers gave another result than one prepared for the layer alone"
     return ""
 
 

@@ -6,8 +6,13 @@ from pathlib import Path
 
 from rls_bench import policy as policies
 from rls_bench.backends import registry
+from rls_bench.backends.interface import Backend
 from rls_bench.errors import BackendUnavailable, BackendUnsupported
 from rls_bench.problem import Problem
+
+# Named backends that were found available: asking again (for a compiler, a driver) would cost a decoding step more than
+# all else that a call does before its kernel. "auto" asks once, too.
+_AVAILABLE: set[Backend] = set()
 
 
 def resolve(name: str, problem: Problem, policy: str | Path | None = None, *, traced: bool = False) -> str:
@@ -21,8 +26,10 @@ def resolve(name: str, problem: Problem, policy: str | Path | None = None, *, tr
         # What the policy picks was asked already.
         return policies.pick(problem, policy, traced=traced)
     backend = registry.get(name)
-    if not (available := backend.available()):
-        raise BackendUnavailable(f"backend {name!r}: {available.reason}")
+    if backend not in _AVAILABLE:
+        if not (available := backend.available()):
+            raise BackendUnavailable(f"backend {name!r}: {available.reason}")
+        _AVAILABLE.add(backend)
     if not (support := backend.supports(problem)):
         raise BackendUnsupported(f"backend {name!r} cannot do {problem.title}: {support.reason}")
     return name

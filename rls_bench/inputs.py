@@ -28,6 +28,11 @@ class Inputs:
     scale: float
     key_lengths: Tensor | None = field(default=None, repr=False)
 
+    def with_operands(self, query: Tensor, key: Tensor, value: Tensor) -> Inputs:
+        """The same call of other operands, which must be shaped as these."""
+        # Not dataclasses.replace, which takes several times as long: a model's every layer comes through here.
+        return Inputs(self.problem, query, key, value, self.bias, self.strength, self.scale, self.key_lengths)
+
     def logit_bias(self) -> Tensor:
         """``λ b``, float32 [B or 1, Hq or 1, Lq or 1, Lk]: what is added to the scaled scores."""
         return self.strength[..., None] * self.bias[:, :, None, :]

@@ -8,7 +8,7 @@ import torch
 from rls_baselines.eager import eager_attention
 from torch import Tensor
 
-from rls_bench.backends.interface import YES, Backend, Call, Support, no
+from rls_bench.backends.interface import YES, Backend, Call, LayerCall, Support, no
 from rls_bench.inputs import Inputs
 from rls_bench.problem import Problem
 
@@ -53,6 +53,11 @@ class SharesScratch(Right):
     def prepare(self, inputs: Inputs) -> Call:
         self.scratch = inputs
         return lambda: self.attend(self.scratch)
+
+
+class KeepsFirstLayersKeys(Right):
+    def prepare_layers(self, inputs: Inputs) -> LayerCall:
+        return lambda query, key, value: self.attend(inputs.with_operands(query, inputs.key, value))
 
 
 class ChangesInput(Right):

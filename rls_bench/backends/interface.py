@@ -51,6 +51,8 @@ class AttentionStats(NamedTuple):
 # A call's result: the output alone, or with AttentionStats where the problem asks for them.
 Result = Any
 Call = Callable[[], Result]
+# Takes query, key and value.
+LayerCall = Callable[["Tensor", "Tensor", "Tensor"], Result]
 
 
 class Backend:
@@ -94,3 +96,16 @@ class Backend:
     def prepare(self, inputs: Inputs) -> Call:
         """The call to be timed, with all that is done once already done."""
         raise NotImplementedError
+
+    def prepare_layers(self, inputs: Inputs) -> LayerCall:
+        """A call for every layer of a model's pass: they differ in query, key and value alone, which it takes, shaped
+        as those of ``inputs``.
+
+        It gives what ``prepare`` gives. Override it where something of the bias can be made once for all layers; this
+        one prepares anew in each.
+        """
+
+        def call(query: Tensor, key: Tensor, value: Tensor) -> Result:
+            return self.prepare(inputs.with_operands(query, key, value))()
+
+        return call

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from rls_baselines.sdpa import cpu_flash_with_bias, sdpa_with_bias
+from rls_baselines.sdpa import additive_mask, cpu_flash_with_bias, sdpa_with_bias
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from rls_bench.backends.interface import YES, Backend, Call, Support, no
+from rls_bench.backends.interface import YES, Backend, Call, LayerCall, Support, no
 from rls_bench.inputs import Inputs
 from rls_bench.problem import Problem
 
@@ -31,6 +31,7 @@ class _Masked(Backend):
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once."""
         visible = inputs.visible()
+        hidden = _hidden_rows(inputs, visible)
 
         def call() -> Tensor:
             logit_bias = self.mask(inputs)
@@ -44,9 +45,7 @@ class _Masked(Backend):
                 is_causal=False,
                 kernel=self.kernel,
             )
-            if visible is None or not inputs.may_hide_whole_rows():
-                return output
-            return output.masked_fill(~visible.any(-1, keepdim=True), 0.0)
+            return output if hidden is None else output.masked_fill(hidden, 0.0)
 
         return call
 
@@ -160,9 +159,9 @@ class CpuFlash(Backend):
 
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once."""
-        problem = inputs.problem
-        own_causal = problem.masks_causally and problem.is_square and inputs.key_lengths is None
+        own_causal = _has_own_causal(inputs)
         visible = None if own_causal else inputs.visible()
+        hidden = _hidden_rows(inputs, visible)
 
         def call() -> Tensor:
             output = cpu_flash_with_bias(
@@ -174,11 +173,32 @@ class CpuFlash(Backend):
                 scale=inputs.scale,
                 is_causal=own_causal,
             )
-            if visible is None or not inputs.may_hide_whole_rows():
-                return output
-            return output.masked_fill(~visible.any(-1, keepdim=True), 0.0)
+            return output if hidden is None else output.masked_fill(hidden, 0.0)
 
         return call
+
+    def prepare_layers(self, inputs: Inputs) -> LayerCall:
+        """Makes λ b, joined with the mask, once for all layers."""
+        own_causal = _has_own_causal(inputs)
+        visible = None if own_causal else inputs.visible()
+        hidden = _hidden_rows(inputs, visible)
+        mask, scale = additive_mask(inputs.logit_bias(), visible), inputs.scale
+
+        def call(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            output = cpu_flash_with_bias(query, key, value, mask, None, scale=scale, is_causal=own_causal)
+            return output if hidden is None else output.masked_fill(hidden, 0.0)
+
+        return call
+
+
+def _has_own_causal(inputs: Inputs) -> bool:
+    """Whether the kernel's own causal mask, which is top-left aligned, serves."""
+    return inputs.problem.masks_causally and inputs.problem.is_square and inputs.key_lengths is None
+
+
+def _hidden_rows(inputs: Inputs, visible: Tensor | None) -> Tensor | None:
+    """Queries that see no key, bool, broadcast to the output; None where there can be none."""
+    return None if visible is None or not inputs.may_hide_whole_rows() else ~visible.any(-1, keepdim=True)
 
 
 def _cuda() -> Support:

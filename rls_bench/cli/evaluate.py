@@ -30,6 +30,9 @@ def evaluate(
         int | None, typer.Option(min=2, help="Questions of each set and training (digits) or in all (conflict).")
     ] = None,
     backend: Annotated[str, typer.Option(help="Backend of the steered attention; auto asks the policy.")] = "auto",
+    draw: Annotated[
+        int, typer.Option(min=0, help="Which draw of the digits task's test grids; what is picked stays as it is.")
+    ] = 0,
     out: Annotated[Path, typer.Option(help="Folder for TASK.csv, TASK.png and TASK.md.")] = Path("results/evaluate"),
     document: Annotated[
         Path | None, typer.Option(help="A Markdown file whose section on this task is to be renewed.")
@@ -49,8 +52,10 @@ def evaluate(
     if task is Task.digits:
         from rls_bench.evaluation.digits import task as digits
 
-        evaluation = digits.evaluate(items=items or digits.ITEMS, backend=backend, log=log)
+        evaluation = digits.evaluate(items=items or digits.ITEMS, backend=backend, draw=draw, log=log)
     else:
+        if draw:
+            raise typer.BadParameter(f"wanted 0, since conflict draws no grids; got {draw}", param_hint="--draw")
         from rls_bench.evaluation.conflict import task as conflict
 
         evaluation = conflict.evaluate(items=items or conflict.ITEMS, backend=backend, log=log)

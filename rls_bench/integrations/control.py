@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from rls_bench import dispatch
 from rls_bench.attention import bind, steered_attention
 from rls_bench.backends import registry
-from rls_bench.backends.interface import Backend
+from rls_bench.backends.interface import LayerCall
 from rls_bench.inputs import Inputs
 from rls_bench.integrations.visibility import View, Visibility
 from rls_bench.steering.gate import Gate, GateMeter, disagreement_between, expected_saliency
@@ -49,10 +50,13 @@ class Control:
         # Read once: on a GPU, asking a tensor for its values would stall every layer.
         self._steered = heads.any(dim=-1).tolist()
         self._alike = [float(row[0]) if bool((row == row[0]).all()) else None for row in heads]
+        self._rows = _distinct(heads)
         self._meter = GateMeter()
         self._signals: list[Tensor] = []
         self._openness: Tensor | None = None
-        self._bound: dict[tuple[Any, ...], tuple[Backend, Inputs]] = {}
+        self._visibility: Visibility | None = None
+        self._bound: dict[tuple[Any, ...], Inputs] = {}
+        self._calls: dict[tuple[Any, ...], LayerCall] = {}
 
     @property
     def share_steered(self) -> float | None:
@@ -65,7 +69,7 @@ class Control:
         prompt = query_length > 1 or key_length == 1
         self.step = 0 if prompt else self.step + 1
         self._fit_bias(batch, key_length)
-        self._bound.clear()
+        self._visibility = None
         layers = len(self._steered)
         self._numbers = [self._strength * self._schedule(Position(layer, layers, self.step)) for layer in range(layers)]
         if self._gate is not None and self._gate.waits_a_step:
@@ -80,6 +84,12 @@ class Control:
         """What the model's answer tells the gate for the step to come, [B]."""
         self._signals = [signal]
 
+    def end(self) -> None:
+        """The context is left: let go of the last pass's tensors, which whoever keeps this would keep, too."""
+        self._visibility = None
+        self._bound.clear()
+        self._calls.clear()
+
     def steers(self, layer: int) -> bool:
         """Whether λ may be other than 0 in ``layer`` at this step."""
         return self._steered[layer] and self._numbers[layer] != 0
@@ -88,29 +98,26 @@ class Control:
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, visibility: Visibility, scale: float | None
     ) -> Tensor:
         """The layer's steered output [B, Hq, Lq, Dv]."""
-        number, alike = self._numbers[layer], self._alike[layer]
-        if self._plain and alike is not None and visibility.valid is None and visibility.key_length == key.shape[2]:
-            return self._attend_alike(number * alike, query, key, value, visibility.is_causal, scale)
+        if visibility is not self._visibility:
+            self._visibility = visibility
+            self._bound.clear()
+            self._calls.clear()
         signals: list[Tensor] = []
 
         def call(view: View) -> Tensor:
-            strength = self._strength_at(view, layer, number, scale, signals)
-            return self._operator(view, strength, scale)
+            if self._plain:
+                return self._attend_plain(layer, view, scale)
+            return self._operator(view, self._strength_at(view, layer, scale, signals), scale)
 
         output = visibility.attend(call, query, key, value, self._fitted_to(query))
         if signals:
             self._signals.append(torch.cat(signals))
         return output
 
-    def _strength_at(
-        self, view: View, layer: int, number: float, scale: float | None, signals: list[Tensor]
-    ) -> float | Tensor:
-        """λ of one call: a number, [Hq], [b, Hq] or [b, Hq, lq]."""
-        weights = self._heads[layer]
-        if self._plain:
-            alike = self._alike[layer]
-            return number * weights if alike is None else number * alike
-        strength = (number * weights)[None, :, None]
+    def _strength_at(self, view: View, layer: int, scale: float | None, signals: list[Tensor]) -> Tensor:
+        """λ of one call where a gate or the span's mass decides it, [b, Hq, lq]."""
+        weights = self._heads[layer].to(view.query.device)
+        strength = self._of_heads(layer, view.query.device)[None, :, None]
         if self._mass_rule is not None:
             stats = self._stats(view, PROBE_STRENGTH, scale)
             strength = strength * self._mass_rule(mass_from_lse(stats.lse, stats.lse_steered, PROBE_STRENGTH))
@@ -148,25 +155,48 @@ class Control:
             check_values=False,
         )
 
-    def _attend_alike(
-        self, strength: float, query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None
-    ) -> Tensor:
-        """One λ for all heads, no padding. Layers of a pass differ in query, key and value alone then, and at a token a
-        step, checking and choosing anew in each of them would cost more than steering does."""
-        same = (strength, query.shape, key.shape, query.device)
-        if same not in self._bound:
-            bias = self._fitted_to(query)
-            inputs = bind(
-                query, key, value, bias, strength, is_causal=is_causal, scale=scale, enable_gqa=True, check_values=False
-            )
-            self._bound[same] = registry.get(dispatch.resolve(self._backend, inputs.problem)), inputs
-        backend, like = self._bound[same]
-        return backend.prepare(Inputs(like.problem, query, key, value, like.bias, like.strength, like.scale))()
+    def _attend_plain(self, layer: int, view: View, scale: float | None) -> Tensor:
+        """λ known beforehand. Layers of a pass that see the same keys differ in query, key and value alone then, and at
+        a token a step, checking, choosing and preparing anew in each would cost more than steering does."""
+        query, key, value, bias, rows, is_causal, key_lengths = view
+        number, alike = self._numbers[layer], self._alike[layer]
+        tracked = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+        shapes = (query.shape, key.shape, value.shape)
+        same = (alike is None, rows.start, *shapes, query.dtype, query.device, is_causal, scale, tracked)
+        of_strength = (number, self._rows[layer], same)
+        call = self._calls.get(of_strength)
+        if call is None:
+            inputs = self._bound.get(same)
+            if inputs is None or alike is not None:
+                inputs = self._bound[same] = bind(
+                    query,
+                    key,
+                    value,
+                    bias,
+                    self._of_heads(layer, query.device) if alike is None else number * alike,
+                    is_causal=is_causal,
+                    key_lengths=key_lengths,
+                    scale=scale,
+                    enable_gqa=True,
+                    # The bias was checked when the context was entered.
+                    check_values=False,
+                )
+            else:
+                # Only λ of each head is another one.
+                inputs = replace(inputs, strength=self._of_heads(layer, query.device)[None, :, None])
+            backend = registry.get(dispatch.resolve(self._backend, inputs.problem))
+            call = self._calls[of_strength] = backend.prepare_layers(inputs)
+        return call(query, key, value)
+
+    def _of_heads(self, layer: int, device: torch.device) -> Tensor:
+        """λ of each head before a gate or a mass has its say, [Hq]."""
+        return self._numbers[layer] * self._heads[layer].to(device)
 
     def _fitted_to(self, query: Tensor) -> Tensor:
         """The bias of this pass on query's device, [Lk] where the whole batch shares it."""
-        fitted = self._fitted[0] if self._fitted.shape[0] == 1 else self._fitted
-        return fitted.to(query.device)
+        if query.device not in self._fitted:
+            self._fitted[query.device] = self._fitted[self._bias.device].to(query.device)
+        return self._fitted[query.device]
 
     def _fit_bias(self, batch: int, key_length: int) -> None:
         """``bias`` over the keys of this pass: [1 or B, Lk], 0 after the prompt, which may come in chunks."""
@@ -178,7 +208,13 @@ class Control:
         # Beams and several answers a prompt lie side by side.
         repeats = 1 if rows == 1 else batch // rows
         fitted = torch.nn.functional.pad(self._bias[:, :key_length], (0, max(0, key_length - prompt)))
-        self._fitted = fitted.repeat_interleave(repeats, 0)
+        self._fitted = {self._bias.device: fitted[0] if rows == 1 else fitted.repeat_interleave(repeats, 0)}
+
+
+def _distinct(heads: Tensor) -> list[int]:
+    """For each layer of ``heads``, the first layer whose row is the same."""
+    rows = [tuple(row) for row in heads.tolist()]
+    return [rows.index(row) for row in rows]
 
 
 def _range_of_visible(view: View) -> tuple[Tensor, Tensor]:

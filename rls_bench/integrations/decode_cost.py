@@ -24,7 +24,8 @@ _WARM_UPS = 4
 @dataclass(frozen=True)
 class DecodeCost:
     """Medians over decoding steps; ``ratio`` is steered over unsteered tokens a second, the median over pairs of steps,
-    with the ends of its 95 % bootstrap interval."""
+    with the ends of its 95 % bootstrap interval; ``cpu_ratio`` is the same of CPU time, which other jobs stretch less.
+    """
 
     backend: str
     prompt_tokens: int
@@ -34,6 +35,7 @@ class DecodeCost:
     ratio: float
     ratio_low: float
     ratio_high: float
+    cpu_ratio: float
 
 
 @torch.no_grad()
@@ -50,7 +52,7 @@ def measure(model: Any, *, backend: str = "auto", prompt_tokens: int = 200, step
     for cache in caches:
         model(prompt, past_key_values=cache)
     token = prompt[:, -1:]
-    elapsed_ns: tuple[list[int], list[int]] = ([], [])
+    steps_ns: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
     for step in range(_WARM_UPS + steps):
         for steered in (False, True) if step % 2 else (True, False):
             if steered:
@@ -59,9 +61,10 @@ def measure(model: Any, *, backend: str = "auto", prompt_tokens: int = 200, step
             else:
                 taken = _time_step(model, token, caches[0])
             if step >= _WARM_UPS:
-                elapsed_ns[steered].append(taken)
-    unsteered, steered_ns = np.array(elapsed_ns, dtype=float)
-    ratios = unsteered / steered_ns
+                steps_ns[steered].append(taken)
+    # [unsteered or steered, step, elapsed or CPU].
+    taken_ns = np.array(steps_ns, dtype=float)
+    (unsteered, steered_ns), (ratios, cpu_ratios) = taken_ns[:, :, 0], (taken_ns[0] / taken_ns[1]).T
     interval = stats.bootstrap((ratios,), np.median, method="percentile", rng=0).confidence_interval
     return DecodeCost(
         backend,
@@ -72,12 +75,14 @@ def measure(model: Any, *, backend: str = "auto", prompt_tokens: int = 200, step
         float(np.median(ratios)),
         float(interval.low),
         float(interval.high),
+        float(np.median(cpu_ratios)),
     )
 
 
-def _time_step(model: Any, token: torch.Tensor, cache: Any) -> int:
-    start = time.perf_counter_ns()
+def _time_step(model: Any, token: torch.Tensor, cache: Any) -> tuple[int, int]:
+    """Nanoseconds of one step by the clock, and of CPU time over all threads."""
+    start, cpu_start = time.perf_counter_ns(), time.process_time_ns()
     logits = model(token, past_key_values=cache).logits
     # Reading the answer waits for the device, as choosing the next token does.
     int(logits[0, -1].argmax())
-    return time.perf_counter_ns() - start
+    return time.perf_counter_ns() - start, time.process_time_ns() - cpu_start

@@ -90,6 +90,7 @@ def steer(
             config._attn_implementation = NAME
         yield control
     finally:
+        control.end()
         if hook is not None:
             hook.remove()
         for layer in layers:
@@ -193,6 +194,16 @@ def _control(
     backend: str,
 ) -> Control:
     device = next(model.parameters()).device
+    for name, given, wanted in (("bias", bias, Tensor), ("heads", heads, Tensor), ("gate", gate, Gate)):
+        if not isinstance(given, wanted) and (given is not None or name == "bias"):
+            raise TypeError(f"{name}: wanted a {wanted.__name__}; got {type(given).__name__}")
+    if schedule is not None and not isinstance(schedule, MassSchedule) and not callable(schedule):
+        raise TypeError(
+            f"schedule: wanted what rls_bench.steering.schedule makes, such as constant(0.5); got {schedule!r}"
+        )
+    if isinstance(strength, bool) or not (isinstance(strength, (int, float)) or _is_number(strength)):
+        raise TypeError(f"strength: wanted one number (heads= weighs it for each head); got {strength!r}")
+    strength = float(strength)
     if bias.dim() not in (1, 2):
         raise ValueError(f"bias: wanted [prompt] or [batch, prompt], got {tuple(bias.shape)}")
     if not bool(bias.isfinite().all()):
@@ -206,6 +217,8 @@ def _control(
         heads = torch.ones(shape)
     if tuple(heads.shape) != shape:
         raise ValueError(f"heads: wanted [layers, query heads] {list(shape)}, got {list(heads.shape)}")
+    if not bool(heads.isfinite().all()):
+        raise ValueError("heads: wanted finite weights")
     if backend != "auto" and not (available := registry.get(backend).available()):
         raise BackendUnavailable(f"backend {backend!r}: {available.reason}")
     return Control(
@@ -216,6 +229,10 @@ def _control(
         schedule,
         backend,
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1
 
 
 def _base_name(implementation: str | None) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """One call of the operator: queries and just the keys that they may see.
 
     query [b, Hq, lq, D], key and value [b, Hkv, lk, ·], bias [lk] or [b, lk]; ``rows`` of the batch are in it.
@@ -66,8 +67,7 @@ class Visibility:
 
     def _packed(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> View:
         """One query a row, with the keys that it sees moved to the front."""
-        assert self.valid is not None
-        order = (~self.valid).to(torch.uint8).argsort(dim=-1, stable=True)
+        order, lengths = self._packing
         places, batch = order[:, None, :, None], query.shape[0]
         return View(
             query,
@@ -76,8 +76,14 @@ class Visibility:
             bias.expand(batch, -1).take_along_dim(order, 1),
             slice(0, batch),
             False,
-            self.valid.sum(-1),
+            lengths,
         )
+
+    @cached_property
+    def _packing(self) -> tuple[Tensor, Tensor]:
+        """The places of the keys with the visible ones first, [B, key_length], and how many those are, [B]."""
+        assert self.valid is not None
+        return (~self.valid).to(torch.uint8).argsort(dim=-1, stable=True), self.valid.sum(-1)
 
 
 def read_mask(mask: Tensor | None, query: Tensor, key: Tensor) -> Visibility:

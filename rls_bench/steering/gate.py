@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -79,6 +79,16 @@ class Gate:
     softness: float = 0.0
     lagged: bool = False
     initial: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.signal not in get_args(Signal):
+            raise ValueError(f"signal: wanted one of {', '.join(get_args(Signal))}; got {self.signal!r}")
+        if not (math.isfinite(self.threshold) and math.isfinite(self.softness) and self.softness >= 0):
+            raise ValueError(
+                f"threshold, softness: wanted finite numbers, softness >= 0; got {self.threshold}, {self.softness}"
+            )
+        if not 0 <= self.initial <= 1:
+            raise ValueError(f"initial: wanted a number from 0 (shut) to 1 (open); got {self.initial}")
 
     @property
     def waits_a_step(self) -> bool:

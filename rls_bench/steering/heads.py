@@ -55,15 +55,15 @@ class GroundingHeads:
         """Bool [layers, heads], true for the best ``count`` heads."""
         return head_mask(self.layers, self.heads, [(entry.layer, entry.head) for entry in self.ranking[:count]])
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write JSON."""
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
     @classmethod
-    def load(cls, path: Path) -> GroundingHeads:
+    def load(cls, path: str | Path) -> GroundingHeads:
         """Read what ``save`` wrote; raises ValueError where the file holds something else."""
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            return msgspec.json.decode(Path(path).read_bytes(), type=cls)
         except msgspec.MsgspecError as error:
             raise ValueError(f"{path}: wanted the grounding heads that GroundingHeads.save wrote: {error}") from error
 

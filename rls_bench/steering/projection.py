@@ -36,10 +36,12 @@ def project_saliency(
     (first, past the last) of the image's tokens, laid out frame by frame and row by row. For several images give all
     three as sequences of the same length. Tokens of no image get 0, which steers nothing.
 
-    Raises ValueError where a grid doesn't divide by merge, a span's length isn't the number of merged patches, spans
-    overlap or leave the prompt, or the three sequences differ in length.
+    Raises TypeError where a map is no Tensor, ValueError where a grid doesn't divide by merge, a span's length isn't
+    the number of merged patches, spans overlap or leave the prompt, or the three sequences differ in length.
     """
     maps = [map2d] if isinstance(map2d, Tensor) else list(map2d)
+    if strangers := [type(each).__name__ for each in maps if not isinstance(each, Tensor)]:
+        raise TypeError(f"map2d: wanted a Tensor [rows, columns] or a sequence of them, got {strangers[0]} in it")
     single = isinstance(map2d, Tensor)
     grids: list[Sequence[int]] = [grid] if single else list(grid)  # type: ignore[list-item, arg-type]
     spans: list[tuple[int, int]] = [token_span] if single else list(token_span)  # type: ignore[list-item, arg-type]

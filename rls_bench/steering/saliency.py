@@ -24,8 +24,8 @@ def normalize_saliency(saliency: Tensor, method: Normalizer = "zscore", mask: Te
     What is no saliency steers nothing: NaN and infinities count as outside the mask; a map that is constant over
     the mask, or whose mask is empty, gives zeros ("none" keeps a constant); a map of no tokens is returned empty.
 
-    Raises TypeError for complex saliency or a mask that isn't bool, ValueError for a scalar, a mask that doesn't
-    broadcast or an unknown method.
+    Raises TypeError for saliency that is no real Tensor or a mask that is no bool one, ValueError for a
+    scalar, a mask that doesn't broadcast or an unknown method.
     """
     values, counted = _counted(saliency, method, mask)
     result_dtype = torch.float64 if saliency.dtype == torch.float64 else torch.float32
@@ -50,6 +50,8 @@ def normalize_saliency(saliency: Tensor, method: Normalizer = "zscore", mask: Te
 
 def _counted(saliency: Tensor, method: str, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Saliency in float64, 0 where it doesn't count, and where it does."""
+    if not isinstance(saliency, Tensor):
+        raise TypeError(f"saliency: wanted a Tensor [..., L], got {type(saliency).__name__}")
     if saliency.is_complex():
         raise TypeError(f"saliency: wanted real numbers, got {saliency.dtype}")
     if saliency.dim() == 0:
@@ -58,8 +60,9 @@ def _counted(saliency: Tensor, method: str, mask: Tensor | None) -> tuple[Tensor
         raise ValueError(f"method: wanted one of {', '.join(get_args(Normalizer))}; got {method!r}")
     counted = torch.isfinite(saliency)
     if mask is not None:
-        if mask.dtype != torch.bool:
-            raise TypeError(f"mask: wanted bool, got {mask.dtype}")
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            came = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise TypeError(f"mask: wanted a bool Tensor, got {came}")
         try:
             counted = counted & mask.expand_as(saliency)
         except RuntimeError:

@@ -18,5 +18,6 @@ def test_steps_of_both_kinds_are_timed_in_turns():
     cost = measure(model, backend="sdpa-cpu", prompt_tokens=8, steps=6)
     assert (cost.backend, cost.prompt_tokens, cost.steps) == ("sdpa-cpu", 8, 6)
     assert min(cost.unsteered_tokens_per_second, cost.steered_tokens_per_second) > 0
+    assert cost.cpu_ratio > 0
     assert cost.ratio_low <= cost.ratio <= cost.ratio_high
     assert model.config._attn_implementation == "sdpa"

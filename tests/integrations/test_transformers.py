@@ -1,7 +1,9 @@
 """Steering inside tiny random models, against the same models given λ b in a mask of their own."""
 
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -181,6 +183,39 @@ def test_only_chosen_heads_are_steered():
     torch.testing.assert_close(steered, model(ids, attention_mask=mask).logits, atol=2e-5, rtol=1e-4)
 
 
+def test_layers_may_differ_in_heads_and_strength():
+    """Also where layers share what was prepared for the pass: two are steered in the same heads, two as strongly."""
+    model, ids, bias = build(), tokens(3), saliency(3)
+    weights = torch.tensor([[1.0, 0.0, 0.5, 0.0], [0.0, 2.0, 0.0, 1.0], [1.0, 0.0, 0.5, 0.0]])
+    strengths = torch.tensor([1.5, 1.5, 0.75])[:, None] * weights
+    expected = greedy_by_layer_mask(model, ids, strengths, bias, steps=5)
+    options = {"attention_mask": PADDED, "max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    with steer(model, bias=bias, strength=1.5, heads=weights, schedule=per_layer([1.0, 1.0, 0.5])):
+        assert torch.equal(model.generate(ids, **options), expected)
+
+
+def greedy_by_layer_mask(model, ids: torch.Tensor, strengths: torch.Tensor, bias: torch.Tensor, steps: int):
+    """Greedy decoding of PADDED prompts without a cache; each layer's own mask holds its λ b."""
+    padding = PADDED
+
+    def add_bias(module, arguments, options):
+        length = options["attention_mask"].shape[-1]
+        keys = torch.nn.functional.pad(bias, (0, length - bias.shape[1]))[:, None, None, :]
+        added = strengths[module.layer_idx][None, :, None, None] * keys
+        mask = torch.where(options["attention_mask"] == 0, added, options["attention_mask"])
+        return arguments, {**options, "attention_mask": mask}
+
+    hooks = [layer.self_attn.register_forward_pre_hook(add_bias, with_kwargs=True) for layer in model.model.layers]
+    for _ in range(steps):
+        # A bias of 0 makes ``by_mask`` give each layer a mask to add to.
+        chosen = by_mask(model, ids, torch.zeros_like(bias), padding)[:, -1].argmax(-1, keepdim=True)
+        ids = torch.cat([ids, chosen], dim=1)
+        padding = torch.cat([padding, torch.ones_like(chosen)], dim=1)
+    for hook in hooks:
+        hook.remove()
+    return ids
+
+
 def test_no_head_and_no_layer_give_the_unsteered_logits_bit_for_bit():
     model, ids = build(), tokens()
     base = model(ids).logits
@@ -268,6 +303,17 @@ def test_a_mass_schedule_wants_a_span():
     assert not torch.allclose(steered, model(tokens()).logits, atol=1e-3)
 
 
+def test_leaving_lets_go_of_the_cache():
+    model, cache = build(), transformers.DynamicCache()
+    with steer(model, bias=saliency(), strength=1.5) as control:
+        model(tokens(), past_key_values=cache)
+        keys = weakref.ref(cache.layers[0].keys)
+    del cache
+    gc.collect()
+    assert keys() is None
+    assert control.share_steered is None
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_leaving_leaves_no_trace(fails):
     model, ids = build("qwen2_vl"), tokens()
@@ -296,11 +342,20 @@ def test_leaving_leaves_no_trace(fails):
         ({"bias": torch.full((12,), float("nan"))}, "finite"),
         ({"strength": float("inf")}, "strength"),
         ({"heads": torch.ones(2, 4)}, r"heads: wanted .* \[3, 4\]"),
+        ({"heads": torch.full((3, 4), float("nan"))}, "heads: wanted finite"),
+        ({"bias": [1.0] * 12}, "bias: wanted a Tensor; got list"),
+        ({"heads": [[1] * 4] * 3}, "heads: wanted a Tensor; got list"),
+        ({"gate": "entropy"}, "gate: wanted a Gate; got str"),
+        ({"schedule": 0.5}, "schedule: wanted what rls_bench.steering.schedule makes"),
+        ({"strength": torch.ones(4)}, "strength: wanted one number"),
+        ({"strength": "2"}, "strength: wanted one number"),
     ],
 )
 def test_bad_arguments_are_named(options, words):
-    with pytest.raises(ValueError, match=words), steer(build(), **{"bias": saliency(), **options}):
+    model = build()
+    with pytest.raises((TypeError, ValueError), match=words), steer(model, **{"bias": saliency(), **options}):
         pass
+    assert model.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize(("bias", "words"), [(saliency(2, 15), "prompt, 12; got 15"), (saliency(5), "got 5")])

@@ -57,3 +57,17 @@ def test_the_meter_reports_the_share_steered():
     meter.add(torch.tensor([1.0, 0.0]))
     meter.add(torch.tensor([1.0, 1.0]))
     assert meter.share == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"signal": "entrpy"}, "signal: wanted one of entropy, margin, disagreement; got 'entrpy'"),
+        ({"threshold": float("nan")}, "threshold, softness"),
+        ({"softness": -0.1}, "threshold, softness"),
+        ({"initial": 2.0}, "initial: wanted a number from 0"),
+    ],
+)
+def test_a_gate_that_could_not_decide_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        Gate(**options)

@@ -29,7 +29,7 @@ def test_heads_that_look_are_ranked_by_what_steering_them_gains():
 def test_a_ranking_survives_its_file(tmp_path):
     found = planted_search(provenance={"model": "tiny", "strength": 2.0, "split": "calibration"})
     found.save(tmp_path / "heads.json")
-    loaded = GroundingHeads.load(tmp_path / "heads.json")
+    loaded = GroundingHeads.load(str(tmp_path / "heads.json"))
     assert loaded == found
     assert loaded.provenance["model"] == "tiny"
     assert {"created", "torch", "rls_bench"} <= loaded.provenance.keys()

@@ -52,3 +52,9 @@ def test_factors_must_be_positive():
         presets.pasta(SPAN, torch.ones(1, 1, dtype=torch.bool), alpha=0.0)
     with pytest.raises(ValueError, match="multiplier"):
         presets.instaboost(SPAN, multiplier=-1.0)
+
+
+@pytest.mark.parametrize("preset", [presets.instaboost, presets.spotlight])
+def test_a_span_that_is_no_mask_is_refused(preset):
+    with pytest.raises(TypeError, match=r"span: wanted a bool Tensor .* got torch.float32"):
+        preset(torch.zeros(4))

@@ -75,3 +75,8 @@ def test_images_may_not_overlap_nor_lack_a_grid():
         project_saliency(maps, [(2, 2)], [(0, 4), (4, 8)], length=10)
     with pytest.raises(ValueError, match="map2d"):
         project_saliency(torch.ones(3, 2, 2), (2, 2, 2), (0, 8), length=10)
+
+
+def test_a_map_that_is_no_tensor_is_named():
+    with pytest.raises(TypeError, match="map2d: wanted a Tensor"):
+        project_saliency(torch.ones(4, 4).numpy(), (2, 2), (0, 4), length=10)

@@ -93,6 +93,8 @@ def test_a_row_does_not_depend_on_its_neighbours():
         ((torch.zeros(3), "zscore", torch.ones(3)), TypeError, "bool"),
         ((torch.zeros(3), "zscore", torch.ones(4, dtype=torch.bool)), ValueError, "broadcasts"),
         ((torch.zeros(3, dtype=torch.complex64),), TypeError, "real"),
+        (([0.0, 1.0],), TypeError, "wanted a Tensor .* got list"),
+        ((torch.zeros(3), "zscore", [True] * 3), TypeError, "mask: wanted a bool Tensor, got list"),
     ],
 )
 def test_bad_arguments_are_named(arguments, error, words):

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rls_bench.evaluation.digits import checkpoints
+from rls_bench.evaluation.digits import checkpoints, grids
 from rls_bench.evaluation.digits.answering import Control, Scene, Steering
-from rls_bench.evaluation.digits.grids import SETS, Split, draw
+from rls_bench.evaluation.digits.grids import SETS, Split
 from rls_bench.evaluation.digits.report import report
 from rls_bench.evaluation.evaluation import Evaluation
 from rls_bench.evaluation.intervals import least_within_error
@@ -42,10 +42,15 @@ def evaluate(
     seeds: Iterable[int] = checkpoints.SEEDS,
     items: int = ITEMS,
     backend: str = "auto",
+    draw: int = 0,
     log: Callable[[str], None] = print,
 ) -> Evaluation:
-    """Every experiment, for each training seed, on ``items`` test grids a set (and two thirds as many to calibrate)."""
-    calibration_items = max(2, items * 2 // 3)
+    """Every experiment, for each training seed, on ``items`` test grids a set.
+
+    Two thirds as many grids calibrate, but no more than for ITEMS: more items, or another ``draw`` of the test grids,
+    put what was picked to another test and pick nothing anew.
+    """
+    calibration_items = max(2, min(items, ITEMS) * 2 // 3)
     calibrated, picks = {}, []
     for seed in seeds:
         log(f"seed {seed}: calibration")
@@ -55,14 +60,14 @@ def evaluate(
     rows: list[dict[str, object]] = []
     for seed, found in calibrated.items():
         log(f"seed {seed}: test")
-        rows += _test(seed, items, backend, _settings(found, picked))
+        rows += _test(seed, items, backend, draw, _settings(found, picked))
     return report(pd.DataFrame(rows), picked)
 
 
-def _scene(seed: int, name: str, split: Split, items: int, backend: str) -> Scene:
+def _scene(seed: int, name: str, split: Split, items: int, backend: str, draw: int = 0) -> Scene:
     reader, presence = checkpoints.load(seed)
-    generator = torch.Generator().manual_seed(10 * seed + list(SETS).index(name))
-    return Scene.read(reader, presence, draw(items, split, SETS[name], generator), backend, seed)
+    generator = torch.Generator().manual_seed(100 * draw + 10 * seed + list(SETS).index(name))
+    return Scene.read(reader, presence, grids.draw(items, split, SETS[name], generator), backend, seed)
 
 
 def _accuracy(scene: Scene, steering: Steering) -> float:
@@ -111,10 +116,12 @@ def _settings(found: Calibrated, picked: dict[str, float]) -> list[tuple[str, st
     return settings
 
 
-def _test(seed: int, items: int, backend: str, settings: list[tuple[str, str, Steering]]) -> list[dict[str, object]]:
+def _test(
+    seed: int, items: int, backend: str, draw: int, settings: list[tuple[str, str, Steering]]
+) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name in SETS:
-        scene = _scene(seed, name, "test", items, backend)
+        scene = _scene(seed, name, "test", items, backend, draw)
         base = scene.answer(Steering(0.0, settings[0][2].heads)).correct
         for experiment, setting, steering in settings:
             answers = scene.answer(steering)

@@ -34,6 +34,38 @@ def test_a_bar_that_is_missed_says_so(evaluation):
     assert [bar.met for bar in missed] == [False, True, False, False, False, True]
 
 
+def test_another_draw_is_another_test_of_the_same_picks(evaluation):
+    other = evaluate(seeds=(0,), items=60, draw=1, log=lambda message: None)
+    picked = ["set", "experiment", "setting", "strength", "heads"]
+    assert other.rows[picked].equals(evaluation.rows[picked])
+    accuracies = other.rows.query("set == 'hard'").accuracy, evaluation.rows.query("set == 'hard'").accuracy
+    assert not accuracies[0].equals(accuracies[1])
+
+
+def test_more_items_calibrate_no_further(monkeypatch):
+    from rls_bench.evaluation.digits import task
+
+    monkeypatch.setattr(task, "ITEMS", 60)
+    asked: list[tuple[str, int]] = []
+    real = task._scene
+
+    def scene(seed, name, split, items, *rest):
+        asked.append((split, items))
+        return real(seed, name, split, 12, *rest)
+
+    monkeypatch.setattr(task, "_scene", scene)
+    evaluate(seeds=(0,), items=90, log=lambda message: None)
+    assert set(asked) == {("calibration", 40), ("test", 90)}
+
+
+def test_a_draw_of_a_task_without_grids_is_refused():
+    from rls_bench.cli.app import app
+
+    result = CliRunner().invoke(app, ["evaluate", "conflict", "--draw", "1"])
+    assert result.exit_code == 2
+    assert "conflict draws no grids" in result.output
+
+
 def test_the_command_writes_table_figure_and_section(tmp_path):
     from rls_bench.cli.app import app
 
