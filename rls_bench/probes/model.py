@@ -52,25 +52,33 @@ def predict(problem: Problem, arch: str, multiprocessors: int, l2_bytes: int) ->
     """
     from rls_kernels.triton import variants
 
-    from rls_bench.inspector import cases, inspection
+    from rls_bench.inspector import cases
+    from rls_bench.inspector.compile import compile_for
+    from rls_bench.inspector.disassemble import usage
     from rls_bench.inspector.l2 import Tiling, replay
+    from rls_bench.inspector.occupancy import LIMITS, occupancy
 
+    if arch not in LIMITS:
+        raise ProbeUnavailable(f"models {', '.join(LIMITS)}; this GPU is {arch}")
+    shipped = variants.prefill(
+        int(arch.removeprefix("sm_")),
+        max(problem.head_dim, problem.value_dim),
+        _SHORT[problem.dtype],
+        is_causal=problem.is_causal,
+        eps=problem.eps > 0,
+        stats=problem.return_stats,
+        strength_layout=problem.strength_layout,
+    )
+    case = cases.case(shipped, arch)
     try:
-        shipped = variants.prefill(
-            int(arch.removeprefix("sm_")),
-            max(problem.head_dim, problem.value_dim),
-            _SHORT[problem.dtype],
-            is_causal=problem.is_causal,
-            eps=problem.eps > 0,
-            stats=problem.return_stats,
-            strength_layout=problem.strength_layout,
-        )
-        kernel = inspection.inspect(cases.case(shipped, arch))
+        kernel = compile_for(case.source, arch)
+        registers, _ = usage(kernel.cubin)
     except InspectionError as error:
         raise ProbeUnavailable(str(error)) from error
-    if not kernel.fits:
-        raise ProbeUnavailable(f"no multiprocessor of {arch} holds a block of {kernel.variant.title}")
-    tiling = Tiling(kernel.block_m, kernel.block_n, multiprocessors * kernel.blocks_per_sm)
+    held = occupancy(arch, registers, kernel.shared_bytes, kernel.num_warps, kernel.tensor_memory_columns)
+    if not held.fits:
+        raise ProbeUnavailable(f"no multiprocessor of {arch} holds a block of {case.variant.title}")
+    tiling = Tiling(case.block_m, case.block_n, multiprocessors * held.blocks)
     whole, half = (replay(problem, tiling, size) for size in (l2_bytes, l2_bytes // 2))
     return {
         "l2_hit_rate_percent": 100 * whole.hit_rate,
