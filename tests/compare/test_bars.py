@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_records import problem, run, write
+from drawn_records import launches, problem, record, run, write
 
 from rls_bench.compare import compare, load
 from rls_bench.compare.ratios import ratios
+from rls_bench.record import Question
 
 RUNS = 100
 CELLS = 40
@@ -55,3 +60,31 @@ def test_a_machine_of_two_speeds_raises_no_alarm_where_three_launches_met_the_sa
         found = ratios(drawn[:, :3].tolist(), drawn[:, 3:].tolist(), ["warm"] * CELLS)
         alarms += bool((found.significant & (found.new > found.base)).any())
     assert alarms <= runs * 0.02 + 3 * (runs * 0.02) ** 0.5
+
+
+@pytest.mark.quiet
+@pytest.mark.timeout(900)
+def test_two_files_of_a_hundred_thousand_records(tmp_path: Path) -> None:
+    """Two questions a record; written in parts, since one of them is half a gigabyte."""
+    paths = tmp_path / "base.jsonl", tmp_path / "new.jsonl"
+    for seed, path in enumerate(paths):
+        rng = np.random.default_rng(seed)
+        with path.open("wb") as whole:
+            for part in range(100):
+                entries = [
+                    record(f"backend-{index % 8}", problem(64, seed=1000 * part + index // 8), both(rng))
+                    for index in range(1000)
+                ]
+                whole.write(write(tmp_path / "part.jsonl", entries).read_bytes())
+    began = time.monotonic()
+    command = [Path(sys.executable).with_name("rls-bench"), "compare", *map(str, paths), "--format", "json"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    seconds = time.monotonic() - began
+    print(f"{seconds:.1f} s, exit code {done.returncode}")
+    assert done.returncode in (0, 1, 3), done.stderr.decode()
+    assert len(json.loads(done.stdout)["rows"]) == 200_000
+    assert seconds <= 15
+
+
+def both(rng: np.random.Generator) -> dict[Question, list[list[float]]]:
+    return {"warm": launches(rng, 1e6), "cold": launches(rng, 1e6)}
