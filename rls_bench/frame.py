@@ -5,9 +5,12 @@ Only what a table or a plot needs is decoded. Machines and problems, which repea
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Small enough that the rows of one chunk stay in the cache until they are columns.
-_CHUNK_BYTES = 1 << 19
+_CHUNK_BYTES = 1 << 18
 _QUESTIONS = ("warm", "cold", "graph", "host")
 
 
@@ -79,13 +82,14 @@ def load_frame(paths: Iterable[Path], skipped: list[Skipped] | None = None) -> p
     }
     shared = {"machine": _Words(), "problem": _Words()}
     numbers: dict[str, list[Any]] = {name: [] for name in _figures([])}
-    for rows in _chunks(paths, [] if skipped is None else skipped):
-        for name, column in words.items():
-            column.extend([getattr(row, name) for row in rows])
-        for name, column in shared.items():
-            column.extend([bytes(getattr(row, name)) for row in rows])
-        for name, figures in _figures(rows).items():
-            numbers[name].append(np.array(figures, dtype=np.float64))
+    with _no_collections():
+        for rows in _chunks(paths, [] if skipped is None else skipped):
+            for name, column in words.items():
+                column.extend(list(map(attrgetter(name), rows)))
+            for name, column in shared.items():
+                column.extend(list(map(bytes, map(attrgetter(name), rows))))
+            for name, figures in _figures(rows).items():
+                numbers[name].append(np.array(figures, dtype=np.float64))
 
     frame = pd.DataFrame({name: column.categorical() for name, column in words.items()})
     for name, parts in numbers.items():
@@ -101,6 +105,18 @@ def load_frame(paths: Iterable[Path], skipped: list[Skipped] | None = None) -> p
     return frame
 
 
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Without the cyclic garbage collector, which would look through millions of lists that hold no cycle."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 class _Words:
     """A column of few distinct values, kept as codes."""
 
@@ -112,7 +128,9 @@ class _Words:
         import numpy as np
 
         codes = self._codes
-        self._column.append(np.array([codes.setdefault(value, len(codes)) for value in values], dtype=np.int32))
+        for value in dict.fromkeys(values):
+            codes.setdefault(value, len(codes))
+        self._column.append(np.fromiter(map(codes.__getitem__, values), dtype=np.int32, count=len(values)))
 
     @property
     def values(self) -> list[Any]:
@@ -165,10 +183,15 @@ def _figures(rows: list[_Row]) -> dict[str, list[Any]]:
         "workspace_bytes": [row.workspace_bytes for row in rows],
         "noise_floor": [row.noise_floor for row in rows],
     }
+    asked = [row.samples_ns for row in rows]
     for question in _QUESTIONS:
-        launches = [row.samples_ns.get(question) for row in rows]
-        figures[f"{question}_ns"] = [_estimate(found) for found in launches]
-        figures[f"{question}_launches"] = [len(found) if found else 0 for found in launches]
+        launches = [samples.get(question) for samples in asked]
+        if any(launches):
+            figures[f"{question}_ns"] = [_estimate(found) for found in launches]
+            figures[f"{question}_launches"] = [len(found) if found else 0 for found in launches]
+        else:
+            figures[f"{question}_ns"] = [math.nan] * len(rows)
+            figures[f"{question}_launches"] = [0] * len(rows)
     return figures
 
 

@@ -87,8 +87,9 @@ def test_a_million_records_load_in_little_memory(tmp_path: Path) -> None:
         for _ in range(1000):
             file.write(block)
 
-    began = time.process_time()
+    began, cpu_began = time.monotonic(), time.process_time()
     rows = frame.load_frame([path])
-    print(f"{path.stat().st_size / 1e9:.2f} GB in {time.process_time() - began:.1f} s of CPU time")
+    seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
+    print(f"{path.stat().st_size / 1e9:.2f} GB in {seconds:.1f} s, {cpu_seconds:.1f} s of CPU time")
     assert len(rows) == 1_000_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 2e9
