@@ -18,7 +18,7 @@ constexpr int64_t LEAST_SPLIT = 512;
 constexpr int ROWS_AT_ONCE = 4;
 constexpr int64_t CACHE_LINE = 64;
 
-static_assert(CHUNK % TILE == 0 && LANES % ROWS_AT_ONCE == 0);
+static_assert(CHUNK % TILE == 0 && LANES % ROWS_AT_ONCE == 0 && MAX_DECODE_ROWS % ROWS_AT_ONCE == 0);
 
 // Rows of memory that will be read next, asked for while others are multiplied: the arithmetic of several query rows
 // takes about as long as the memory does, and neither waits for the other. Null where there is nothing to ask for.
@@ -150,9 +150,11 @@ class Decode {
         const int64_t batch = head / call_.kv_heads, kv = head % call_.kv_heads, length = length_of(call_, batch);
         Part* parts = part_ + part_of(head, split, 0);
         float* outputs = output_ + part_of(head, split, 0) * output_size();
-        for (int64_t r = 0; r < rows_; ++r) {
-            parts[r].clear();
-            pack_row<Units, DTYPE>(query + r * query_stride_, query_stride_,
+        for (int64_t r = 0; r < rows_; ++r) parts[r].clear();
+        for (int64_t slot = 0; slot < round_up(rows_, ROWS_AT_ONCE); ++slot) {
+            // Rows past the last one repeat it, so that two or three are dotted as cheaply as four.
+            const int64_t r = smaller(slot, rows_ - 1);
+            pack_row<Units, DTYPE>(query + slot * query_stride_, query_stride_,
                                    row_of<DTYPE>(call_.query, batch, query_head(head, r), r % call_.query_length),
                                    call_.head_dim);
         }
@@ -173,7 +175,7 @@ class Decode {
                 // The first rows ask for what all of them will read.
                 const Ahead values{r == 0 ? value : nullptr, value_stride, call_.value_dim * ELEMENT_BYTES<DTYPE>};
                 const unit* q = query + r * query_stride_;
-                if (rows_ - r >= ROWS_AT_ONCE) {
+                if (rows_ - r > 1) {
                     dot_keys<Units, DTYPE, ROWS_AT_ONCE>(dots + r, q, query_stride_, key, key_stride, keys,
                                                          call_.head_dim, values);
                     r += ROWS_AT_ONCE;
