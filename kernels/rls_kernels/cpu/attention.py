@@ -45,7 +45,9 @@ def steered_attention(
     tracked = (query, key, value, bias, strength)
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tracked)
     want = lib.ALL_ROWS if return_stats else lib.NORMALISERS if needs_grad else lib.NO_ROWS
-    out, rows = _forward(query, key, value, bias, strength, key_lengths, scale, eps, is_causal, want)
+    out, rows = torch.ops.rls_kernels.cpu_forward.default(
+        query, key, value, bias, strength, key_lengths, scale, eps, is_causal, want
+    )
     if not return_stats:
         return out
     rows = rows.detach()
@@ -54,8 +56,16 @@ def steered_attention(
     return out, RowStatistics(lse, lse_steered, rows[lib.ENTROPY], rows[lib.ENTROPY_STEERED], kl)
 
 
-@torch.library.custom_op("rls_kernels::cpu_forward", mutates_args=(), device_types="cpu")
-def _forward(
+# Defined by schema: the wrapper of torch.library.custom_op costs more than a short decode step itself.
+torch.library.define(
+    "rls_kernels::cpu_forward",
+    "(Tensor query, Tensor key, Tensor value, Tensor bias, Tensor strength, Tensor? key_lengths, float scale,"
+    " float eps, bool is_causal, int want) -> (Tensor, Tensor)",
+)
+
+
+@torch.library.impl("rls_kernels::cpu_forward", "CPU")
+def _forward_on_cpu(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -72,7 +82,7 @@ def _forward(
     return launch.forward(operands, eps, want)
 
 
-@_forward.register_fake
+@torch.library.register_fake("rls_kernels::cpu_forward")
 def _(
     query: Tensor,
     key: Tensor,
@@ -141,4 +151,4 @@ def _differentiate(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None
     return (*(grad if needed else None for grad, needed in zip(grads, wanted, strict=True)), *(None,) * 5)
 
 
-_forward.register_autograd(_differentiate, setup_context=_save_for_backward)
+torch.library.register_autograd("rls_kernels::cpu_forward", _differentiate, setup_context=_save_for_backward)

@@ -78,13 +78,13 @@ class Library:
             raise build.BuildError(f"csrc/call.h and library.py disagree: the structs take {sizes} bytes in C++")
         self._c.rls_forward.argtypes = [c_char_p, POINTER(Call)]
         self._c.rls_backward.argtypes = [c_char_p, POINTER(Gradient)]
+        self._isas: list[str] = []
+        while name := self._c.rls_isa_name(len(self._isas)):
+            self._isas.append(name.decode())
 
     def isas(self) -> list[str]:
         """Instruction sets that this CPU runs, best first."""
-        names: list[str] = []
-        while name := self._c.rls_isa_name(len(names)):
-            names.append(name.decode())
-        return names
+        return self._isas
 
     def isa(self) -> str:
         """The instruction set in use: the best, or the one that RLS_CPU_ISA names. Raises BuildError for another."""

@@ -16,16 +16,30 @@ constexpr int64_t CHUNK = 64;
 constexpr int64_t LEAST_SPLIT = 512;
 // Query rows that share each loaded key or value.
 constexpr int ROWS_AT_ONCE = 4;
+constexpr int64_t CACHE_LINE = 64;
 
-static_assert(CHUNK % TILE == 0 && LANES % ROWS_AT_ONCE == 0);
+static_assert(CHUNK % TILE == 0 && LANES % ROWS_AT_ONCE == 0 && MAX_DECODE_ROWS % ROWS_AT_ONCE == 0);
+
+// Rows of memory that will be read next, asked for while others are multiplied: the arithmetic of several query rows
+// takes about as long as the memory does, and neither waits for the other. Null where there is nothing to ask for.
+struct Ahead {
+    const char* rows;
+    int64_t stride, bytes;
+
+    void ask_for_row(int64_t row) const {
+        if (!rows) return;
+        for (int64_t offset = 0; offset < bytes; offset += CACHE_LINE) __builtin_prefetch(rows + row * stride + offset);
+    }
+};
 
 // dots[row][key] for ROWS rows of units and the first `keys` rows of `key`, LANES sums at a time; dots past `keys` are
 // garbage.
 template <class Units, int DTYPE, int ROWS>
 inline void dot_keys(float (*dots)[CHUNK], const unit* query, int64_t query_stride, const char* key, int64_t key_stride,
-                     int64_t keys, int64_t head_dim) {
+                     int64_t keys, int64_t head_dim, const Ahead& ahead) {
     constexpr int KEYS = LANES / ROWS;
     for (int64_t start = 0; start < keys; start += KEYS) {
+        for (int i = 0; i < KEYS; ++i) ahead.ask_for_row(start + i);
         vec sum[LANES];
         for (vec& s : sum) s = broadcast(0);
         for (int64_t d = 0; d < query_stride; d += LANES) {
@@ -136,9 +150,11 @@ class Decode {
         const int64_t batch = head / call_.kv_heads, kv = head % call_.kv_heads, length = length_of(call_, batch);
         Part* parts = part_ + part_of(head, split, 0);
         float* outputs = output_ + part_of(head, split, 0) * output_size();
-        for (int64_t r = 0; r < rows_; ++r) {
-            parts[r].clear();
-            pack_row<Units, DTYPE>(query + r * query_stride_, query_stride_,
+        for (int64_t r = 0; r < rows_; ++r) parts[r].clear();
+        for (int64_t slot = 0; slot < round_up(rows_, ROWS_AT_ONCE); ++slot) {
+            // Rows past the last one repeat it, so that two or three are dotted as cheaply as four.
+            const int64_t r = smaller(slot, rows_ - 1);
+            pack_row<Units, DTYPE>(query + slot * query_stride_, query_stride_,
                                    row_of<DTYPE>(call_.query, batch, query_head(head, r), r % call_.query_length),
                                    call_.head_dim);
         }
@@ -152,15 +168,20 @@ class Decode {
         for (int64_t start = split * split_keys_; start < end; start += CHUNK) {
             const int64_t keys = smaller(CHUNK, end - start);
             const char* key = row_of<DTYPE>(call_.key, batch, kv, start);
+            const char* value = row_of<DTYPE>(call_.value, batch, kv, start);
             const int64_t key_stride = call_.key.length_stride * ELEMENT_BYTES<DTYPE>;
+            const int64_t value_stride = call_.value.length_stride * ELEMENT_BYTES<DTYPE>;
             for (int64_t r = 0; r < rows_;) {
+                // The first rows ask for what all of them will read.
+                const Ahead values{r == 0 ? value : nullptr, value_stride, call_.value_dim * ELEMENT_BYTES<DTYPE>};
                 const unit* q = query + r * query_stride_;
-                if (rows_ - r >= ROWS_AT_ONCE) {
+                if (rows_ - r > 1) {
                     dot_keys<Units, DTYPE, ROWS_AT_ONCE>(dots + r, q, query_stride_, key, key_stride, keys,
-                                                         call_.head_dim);
+                                                         call_.head_dim, values);
                     r += ROWS_AT_ONCE;
                 } else {
-                    dot_keys<Units, DTYPE, 1>(dots + r, q, query_stride_, key, key_stride, keys, call_.head_dim);
+                    dot_keys<Units, DTYPE, 1>(dots + r, q, query_stride_, key, key_stride, keys, call_.head_dim,
+                                                values);
                     ++r;
                 }
             }
@@ -169,7 +190,9 @@ class Decode {
                 weigh(parts[r], outputs + r * output_size(), dots[r], weights + r * floors, batch, query_head(head, r),
                       q, start, smaller(CHUNK, visible_to(call_, q, length) - start));
             }
-            add_chunk(outputs, weights, row_of<DTYPE>(call_.value, batch, kv, start), keys, rows_ * floors);
+            const Ahead next{start + CHUNK < end ? key + CHUNK * key_stride : nullptr, key_stride,
+                             call_.head_dim * ELEMENT_BYTES<DTYPE>};
+            add_chunk(outputs, weights, value, value_stride, keys, rows_ * floors, next);
         }
     }
 
@@ -233,18 +256,24 @@ class Decode {
     }
 
     // outputs[row] += weights[row] * value, for as many rows of [value_width].
-    void add_chunk(float* outputs, const unit (*weights)[CHUNK], const char* value, int64_t keys, int64_t rows) const {
-        const int64_t stride = call_.value.length_stride * ELEMENT_BYTES<DTYPE>;
+    void add_chunk(float* outputs, const unit (*weights)[CHUNK], const char* value, int64_t stride, int64_t keys,
+                   int64_t rows, const Ahead& next) const {
         const auto add_rows = [&](auto rows_at_once, int64_t row) {
             constexpr int ROWS = decltype(rows_at_once)::value;
+            const auto add_strip = [&](auto vectors, int64_t d) {
+                const int64_t offset = d * ELEMENT_BYTES<DTYPE>;
+                if (row == 0) {
+                    // Strip by strip, so that memory is never idle nor swamped.
+                    const int64_t from = d * CHUNK / value_width_, to = (d + vectors * LANES) * CHUNK / value_width_;
+                    for (int64_t ahead = from; ahead < to; ++ahead) next.ask_for_row(ahead);
+                }
+                add_values<Units, DTYPE, ROWS, decltype(vectors)::value>(
+                    outputs + row * value_width_ + d, value_width_, weights + row, value + offset, stride, keys,
+                    call_.value_dim - d);
+            };
             int64_t d = 0;
-            for (; d + TILE <= value_width_; d += TILE)
-                add_values<Units, DTYPE, ROWS, TILE_VECTORS>(outputs + row * value_width_ + d, value_width_,
-                                                             weights + row, value + d * ELEMENT_BYTES<DTYPE>, stride,
-                                                             keys, call_.value_dim - d);
-            for (; d < value_width_; d += LANES)
-                add_values<Units, DTYPE, ROWS, 1>(outputs + row * value_width_ + d, value_width_, weights + row,
-                                                  value + d * ELEMENT_BYTES<DTYPE>, stride, keys, call_.value_dim - d);
+            for (; d + TILE <= value_width_; d += TILE) add_strip(std::integral_constant<int, TILE_VECTORS>(), d);
+            for (; d < value_width_; d += LANES) add_strip(std::integral_constant<int, 1>(), d);
         };
         int64_t row = 0;
         for (; row + ROWS_AT_ONCE <= rows; row += ROWS_AT_ONCE)
