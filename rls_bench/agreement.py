@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from rls_baselines.eager import eager_attention, row_statistics
 from rls_baselines.reference import OracleResult, steered_attention_oracle
 from torch import Tensor
 
-from rls_bench.backends.interface import AttentionStats, Backend
+from rls_bench.backends.interface import AttentionStats, Backend, Call
 from rls_bench.inputs import Inputs
 from rls_bench.record import Agreement
 
@@ -70,9 +71,38 @@ class Truth:
 
 def truth(inputs: Inputs) -> Truth:
     """Ask the oracle about ``inputs``; the costly part of a check, and the same for every backend."""
+    return truths(inputs)[0]
+
+
+def truths(inputs: Inputs) -> tuple[Truth, Truth]:
+    """The truth of ``inputs``, and of them with λ = 0, which its floor needs anyway."""
     rows = sample_rows(inputs)
-    exact = oracle(inputs, rows)
-    return Truth(rows, exact, error_floor(inputs, rows, exact.output))
+    plain = replace(inputs, strength=torch.zeros_like(inputs.strength))
+    exact, plain_exact = oracle(inputs, rows), oracle(plain, rows)
+    roundoff = torch.finfo(inputs.query.dtype).eps / 2
+    plain_error, error = (
+        relative_error(_eager(form, rows)[0].double().cpu(), right.output)
+        for form, right in ((plain, plain_exact), (inputs, exact))
+    )
+    plain_floor = plain_error.clamp_min(roundoff)
+    return Truth(rows, exact, torch.maximum(plain_floor, error)), Truth(rows, plain_exact, plain_floor)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One call's ``result`` as returned and a copy of its output; ``before`` the call, the inputs by name."""
+
+    result: Any
+    output: Tensor
+    before: dict[str, Tensor]
+
+
+def ask(call: Call, inputs: Inputs, poisons: bool = True) -> Answer:
+    """Call once and keep what a verdict needs; ``poisons`` fills fresh memory with NaN meanwhile."""
+    before = {name: tensor.detach().clone() for name, tensor in inputs.tensors().items()}
+    with poisoned_memory() if poisons else nullcontext():
+        result = call()
+    return Answer(result, _output_of(result).clone(), before)
 
 
 def check(backend: Backend, inputs: Inputs, known: Truth | None = None) -> Agreement:
@@ -82,27 +112,30 @@ def check(backend: Backend, inputs: Inputs, known: Truth | None = None) -> Agree
     same result twice. A plain-attention backend is judged against the oracle at λ = 0. ``known`` is the ``truth`` of
     these inputs (of their λ = 0 form for such a backend) where it has been worked out before.
     """
-    if not backend.steers:
-        inputs = replace(inputs, strength=torch.zeros_like(inputs.strength))
-    before = {name: tensor.detach().clone() for name, tensor in inputs.tensors().items()}
+    inputs = inputs_for(backend, inputs)
     call = backend.prepare(inputs)
-    with poisoned_memory():
-        result = call()
-    output, stats = result if inputs.problem.return_stats else (result, None)
-    output = output.detach().clone()
-    repeated = call()
-    repeated = repeated[0] if inputs.problem.return_stats else repeated
+    answer = ask(call, inputs, not backend.compiles)
+    return verdict(inputs, answer, call(), known)
 
-    expected = (inputs.problem.batch, inputs.problem.query_heads, inputs.problem.query_length, inputs.problem.value_dim)
+
+def inputs_for(backend: Backend, inputs: Inputs) -> Inputs:
+    """``inputs`` as ``backend`` is judged on them: with λ = 0 where it doesn't steer."""
+    return inputs if backend.steers else replace(inputs, strength=torch.zeros_like(inputs.strength))
+
+
+def verdict(inputs: Inputs, answer: Answer, repeated: Any, known: Truth | None = None) -> Agreement:
+    """Judge the first ``answer`` and, against it, a second call's result ``repeated``; ``known`` as in ``check``."""
+    problem, output = inputs.problem, answer.output
+    expected = (problem.batch, problem.query_heads, problem.query_length, problem.value_dim)
     if tuple(output.shape) != expected or output.dtype != inputs.query.dtype:
         return _failed(f"output: wanted {list(expected)} {inputs.query.dtype}; got {list(output.shape)} {output.dtype}")
-    changed = [name for name, tensor in inputs.tensors().items() if not torch.equal(tensor.detach(), before[name])]
-    if changed:
+    named = inputs.tensors().items()
+    if changed := [name for name, tensor in named if not torch.equal(tensor.detach(), answer.before[name])]:
         return _failed(f"changed its input {', '.join(changed)}")
-    verdict = judge(inputs, output, stats, known)
-    if verdict.passed and not torch.equal(output, repeated.detach()):
-        return replace(verdict, passed=False, reason="gave another result the second time")
-    return verdict
+    judged = judge(inputs, output, answer.result[1] if problem.return_stats else None, known)
+    if judged.passed and not torch.equal(output, _output_of(repeated)):
+        return replace(judged, passed=False, reason="gave another result the second time")
+    return judged
 
 
 def judge(inputs: Inputs, output: Tensor, stats: AttentionStats | None = None, known: Truth | None = None) -> Agreement:
@@ -130,17 +163,6 @@ def relative_error(output: Tensor, exact: Tensor) -> Tensor:
     difference = (output - exact).flatten(2).norm(dim=-1)
     size = exact.flatten(2).norm(dim=-1)
     return difference / size.masked_fill(size == 0.0, 1.0)
-
-
-def error_floor(inputs: Inputs, rows: Tensor, exact: Tensor) -> Tensor:
-    """What the dtype itself can do on these inputs, [B, H]; see the module."""
-    unsteered = replace(inputs, strength=torch.zeros_like(inputs.strength))
-    plain, _, _ = _eager(unsteered, rows)
-    steered, _, _ = _eager(inputs, rows)
-    roundoff = torch.finfo(inputs.query.dtype).eps / 2
-    plain_error = relative_error(plain.double().cpu(), oracle(unsteered, rows).output)
-    steered_error = relative_error(steered.double().cpu(), exact)
-    return torch.maximum(plain_error, steered_error).clamp_min(roundoff)
 
 
 def sample_rows(inputs: Inputs) -> Tensor:
@@ -195,8 +217,8 @@ def _collected(leaves: Inputs) -> dict[str, Tensor]:
     return {name: torch.zeros(()) if grad is None else grad for name, grad in named.items()}
 
 
-def _eager(inputs: Inputs, rows: Tensor) -> tuple[Tensor, AttentionStats, Tensor | None]:
-    """Eager attention of the queries ``rows`` in the inputs' own dtype."""
+def _eager(inputs: Inputs, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Eager attention of the queries ``rows`` in the inputs' own dtype: output, Z, Z + λ b, and who is visible."""
     rows = rows.to(inputs.query.device)
     visible = inputs.visible()
     if visible is not None and visible.shape[2] > 1:
@@ -212,12 +234,13 @@ def _eager(inputs: Inputs, rows: Tensor) -> tuple[Tensor, AttentionStats, Tensor
         eps=inputs.problem.eps,
         scale=inputs.scale,
     )
-    return output, AttentionStats(*row_statistics(scores, steered, visible)), visible
+    return output, scores, steered, visible
 
 
 def _judge_stats(inputs: Inputs, rows: Tensor, stats: AttentionStats, exact: OracleResult) -> str:
     """The first statistic that is further off than twice eager's own error, or an empty string."""
-    _, eager_stats, _ = _eager(inputs, rows)
+    _, scores, steered, visible = _eager(inputs, rows)
+    eager_stats = AttentionStats(*row_statistics(scores, steered, visible))
     for name, found, by_eager in zip(stats._fields, stats, eager_stats, strict=True):
         wanted = getattr(exact, name)
         found = found.index_select(2, rows.to(found.device)).double().cpu()
@@ -228,6 +251,11 @@ def _judge_stats(inputs: Inputs, rows: Tensor, stats: AttentionStats, exact: Ora
             worst = float((found - wanted).abs().max())
             return f"stats.{name} is off by {worst:.2g}; at most {float(allowed.min()):.2g}"
     return ""
+
+
+def _output_of(result: Any) -> Tensor:
+    output: Tensor = result if isinstance(result, Tensor) else result[0]
+    return output.detach()
 
 
 def _failed(reason: str) -> Agreement:

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -241,6 +242,18 @@ class Unsupported(Healthy):
         return no("head dims must be prime")
 
 
+class Wanting(Healthy):
+    """Works only where its variable was set before the process started."""
+
+    def environment(self) -> dict[str, str]:
+        return {"RLS_BENCH_FAKE": "1"}
+
+    def prepare(self, inputs: Inputs) -> Call:
+        if b"RLS_BENCH_FAKE=1" not in Path("/proc/self/environ").read_bytes().split(b"\0"):
+            raise RuntimeError("RLS_BENCH_FAKE was not set")
+        return super().prepare(inputs)
+
+
 class Unmeasurable(Healthy):
     """Agrees, but its latency would mean nothing."""
 
@@ -299,6 +312,7 @@ IMPOSTOR = Impostor()
 CHEATING = Cheating()
 UNAVAILABLE = Unavailable()
 UNSUPPORTED = Unsupported()
+WANTING = Wanting()
 UNMEASURABLE = Unmeasurable()
 QUICK = Waiting(0.002)
 SLOW = Waiting(0.004)

@@ -35,6 +35,7 @@ class Flex(Backend):
     summary = "FlexAttention, compiled, λ and b as tensors"
     # It compiles itself; inside another trace the CPU lowering refuses captured tensors that the graph computes.
     traceable = False
+    compiles = True
     # On a CPU the compiled graph is one call that the profiler cannot look into.
     kernels = ("flex_attention", "CompiledFxGraph")
 

@@ -74,6 +74,9 @@ class Backend:
     steers: bool = True
     # False where a torch.compile around the call cannot trace it.
     traceable: bool = True
+    # True where the call is compiled by torch.compile: the switch that fills fresh memory would compile it anew, and
+    # doesn't reach the buffers of its code.
+    compiles: bool = False
     # Parts of the operator or kernel names of which a profiler must see at least one; empty: nothing to check.
     kernels: tuple[str, ...] = ()
 

@@ -51,6 +51,7 @@ def run(
         tables.show(console, group, summary.noise_floor)
     for warning in summary.warnings:
         console.print(f"[yellow]warning: {warning}[/]", highlight=False, soft_wrap=True)
+    console.print(f"time: {summary.effort.title}", highlight=False, soft_wrap=True)
     console.print(f"records: {path}", highlight=False, soft_wrap=True)
     for group in groups:
         console.print(tables.verdict(group, summary.noise_floor), highlight=False, soft_wrap=True)

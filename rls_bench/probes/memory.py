@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # Thread stacks, allocator book-keeping and huge-page rounding move the resident count by about this much.
 _PAGE_NOISE_BYTES = 1 << 20
 _REPEATS = 3
+# A call that takes this long is not repeated: its workspace is far above the noise.
+_LONG_SECONDS = 0.1
 
 
 class MemoryProbe:
@@ -93,7 +96,13 @@ def _allocator_workspace(call: Call) -> int:
 
 def _resident_workspace(call: Call) -> int | None:
     """Resident bytes that the call added at its highest, less its result; None where the kernel doesn't tell."""
-    return min((grown for _ in range(_REPEATS) if (grown := _resident_growth(call)) is not None), default=None)
+    found: list[int] = []
+    began = time.monotonic()
+    while len(found) < _REPEATS and (not found or time.monotonic() - began < _LONG_SECONDS):
+        if (grown := _resident_growth(call)) is None:
+            break
+        found.append(grown)
+    return min(found, default=None)
 
 
 def _resident_growth(call: Call) -> int | None:

@@ -11,8 +11,9 @@ from rls_bench.record import Question, Status
 from rls_bench.runner import journal
 from rls_bench.statistics import Interval, median_interval
 
-# What every cell gets in every launch, whatever the budget says.
+# What every cell gets in every launch, whatever the budget says; one that an earlier launch raced out gets fewer.
 LEAST_SAMPLES = 3
+LEAST_RACED = 1
 # An interval from fewer samples than this ends nothing.
 ENOUGH_SAMPLES = 6
 MOST_SAMPLES = 60
@@ -37,6 +38,7 @@ class Cell:
     rejected: int = 0
     note: str = ""
     raced: bool = False
+    raced_in: int = 0
     is_recorded: bool = False
 
     def apply(self, entry: journal.Checked | journal.Took | journal.Ended) -> None:
@@ -74,9 +76,14 @@ class Cell:
     def finished_launches(self) -> int:
         """Launches in which every question that the cell can answer has its least number of samples."""
         counts = [
-            sum(len(launch) >= LEAST_SAMPLES for launch in self.launches(question)) for question in self.answered()
+            sum(len(taken) >= self.least(launch) for launch, taken in self.samples.get(question, {}).items())
+            for question in self.answered()
         ]
         return min(counts, default=0)
+
+    def least(self, launch: int) -> int:
+        """The least number of samples that ``launch`` takes for each question."""
+        return LEAST_RACED if self.raced and launch > self.raced_in else LEAST_SAMPLES
 
     def answered(self) -> list[Question]:
         """The questions that have samples, or all of them before the first sample."""
@@ -101,7 +108,7 @@ class Cell:
         samples = self.samples.get(question, {}).get(launch, [])
         if not self.is_open:
             return False
-        if len(samples) < LEAST_SAMPLES:
+        if len(samples) < self.least(launch):
             return True
         if late or self.raced or len(samples) >= MOST_SAMPLES:
             return False
@@ -120,7 +127,7 @@ def race(cells: Iterable[Cell], launch: int) -> list[Cell]:
     best = min(intervals.values(), key=lambda interval: interval.median)
     lost = [cell for cell, interval in intervals.items() if interval.low > RACE * best.high and not cell.raced]
     for cell in lost:
-        cell.raced = True
+        cell.raced, cell.raced_in = True, launch
     return lost
 
 

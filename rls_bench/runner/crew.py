@@ -7,16 +7,22 @@ from contextlib import suppress
 from types import TracebackType
 
 from rls_bench.record import Question
-from rls_bench.runner import messages
+from rls_bench.runner import messages, nursery, process
+from rls_bench.runner.nursery import Nursery
 from rls_bench.runner.process import Worker, WorkerLost
 
 
 class Crew:
     """Starts a worker for each label, asks it, and starts it anew for the next problem where it was lost."""
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, compile_timeout_seconds: float, forks: bool) -> None:
+        """``forks``: have one fresh process import torch and fork the workers from it, where the system can."""
         self._shared = tempfile.TemporaryFile()  # noqa: SIM115
         self._timeout_seconds = timeout_seconds
+        self._compile_timeout_seconds = compile_timeout_seconds
+        self._nursery: Nursery | None = None
+        if forks and nursery.available():
+            self._nursery = Nursery(self._shared.fileno(), process.environment())
         self._backends: dict[str, str] = {}
         self._workers: dict[str, Worker] = {}
         self.measurable: dict[str, messages.Verdict] = {}
@@ -31,12 +37,14 @@ class Crew:
     ) -> None:
         for worker in self._workers.values():
             worker.stop()
+        if self._nursery is not None:
+            self._nursery.stop()
         self._shared.close()
 
     def start(self, label: str, backend: str) -> None:
         """Start the process of ``label``; returns before it is up."""
         self._backends[label] = backend
-        self._workers[label] = Worker(backend, self._shared.fileno())
+        self._workers[label] = Worker(backend, self._shared.fileno(), self._nursery)
 
     def introduce(self, request: messages.Introduce) -> dict[str, messages.Introduction | WorkerLost]:
         """Ask all that haven't been asked yet, side by side."""
@@ -67,9 +75,10 @@ class Crew:
         """One question to one worker, started anew where it was lost; raises WorkerLost."""
         worker = self._workers.get(label)
         if worker is None:
-            worker = self._workers[label] = Worker(self._backends[label], self._shared.fileno())
+            worker = self._workers[label] = Worker(self._backends[label], self._shared.fileno(), self._nursery)
+        compiles = isinstance(request, messages.Prepare)
         try:
-            return worker.ask(request, self._timeout_seconds)
+            return worker.ask(request, self._compile_timeout_seconds if compiles else self._timeout_seconds)
         except WorkerLost:
             self._drop(label)
             raise

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rls_bench.backends.interface import Backend
 from rls_bench.inputs import Inputs
 from rls_bench.record import Status
 
@@ -63,52 +63,55 @@ def _close(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> bool:
     return bool((found - wanted).norm() <= _SAME[dtype] * wanted.norm())
 
 
-def inspect(backend: Backend, inputs: Inputs, call: Callable[[], Any]) -> Finding | None:
-    """Look at a prepared call outside timing; the first thing found wrong, or None."""
-    return late_or_aliased(inputs, call) or stale(backend, inputs, call)
+def late_or_aliased(inputs: Inputs, first: Any, call: Callable[[], Any]) -> tuple[Any, Finding | None]:
+    """Call once more, after the result ``first``: the new result, and what is wrong with it.
 
-
-def late_or_aliased(inputs: Inputs, call: Callable[[], Any]) -> Finding | None:
-    """Work that goes on after the call has returned, in a thread or on another stream than the current one; an output
-    in the memory of an input, or of the previous output, which it destroys.
+    Work that goes on after the call has returned, in a thread or on another stream than the current one; an output in
+    the memory of an input, or of the previous output, which it destroys.
     """
-    first = output_of(call())
-    second = output_of(call())
+    result = call()
+    second = output_of(result)
     # On CUDA the copy is queued on the current stream, behind whatever the call queued there and nothing else.
     at_once = second.clone()
     if inputs.query.is_cuda:
         torch.cuda.synchronize()
     else:
         time.sleep(_SETTLE_SECONDS)
-    if not torch.equal(at_once, second):
+    # What isn't a number is the agreement check's to name.
+    if not bool(((at_once == second) | (at_once.isnan() & second.isnan())).all()):
         where = "on another stream" if inputs.query.is_cuda else "in another thread"
-        return Finding("wrong", f"its output changed after the call had returned: the work goes on {where}")
+        return result, Finding("wrong", f"its output changed after the call had returned: the work goes on {where}")
     place = second.untyped_storage().data_ptr()
     for name, tensor in inputs.tensors().items():
         if tensor.untyped_storage().data_ptr() == place:
-            return Finding("wrong", f"its output lies in the memory of its input {name}")
-    if first.untyped_storage().data_ptr() == place:
-        return Finding("wrong", "each output overwrites the one before: two results share memory")
-    return None
+            return result, Finding("wrong", f"its output lies in the memory of its input {name}")
+    if output_of(first).untyped_storage().data_ptr() == place:
+        return result, Finding("wrong", "each output overwrites the one before: two results share memory")
+    return result, None
 
 
-def stale(backend: Backend, inputs: Inputs, call: Callable[[], Any]) -> Finding | None:
-    """A result kept from an earlier call: new queries and a new bias in the same memory must change it.
+@contextmanager
+def overwritten(inputs: Inputs, other: Inputs) -> Iterator[None]:
+    """Within it, the query and bias of ``inputs`` hold the values of ``other`` in the same memory.
 
-    Keys and values may be packed once, so they stay. The new answer comes from the same backend, prepared afresh on
-    tensors in other memory; that one agreed with the oracle.
+    Keys and values may be packed once, so they stay.
     """
-    query, bias = inputs.query.detach(), inputs.bias.detach()
-    kept = query.clone(), bias.clone()
-    elsewhere = replace(inputs, query=query.flip(2).neg(), bias=bias.flip(-1))
-    wanted = output_of(backend.prepare(elsewhere)())
+    pairs = [(inputs.query.detach(), other.query.detach()), (inputs.bias.detach(), other.bias.detach())]
+    kept = [place.clone() for place, _ in pairs]
     try:
-        query.copy_(elsewhere.query)
-        bias.copy_(elsewhere.bias)
-        found = output_of(call()).clone()
+        for place, value in pairs:
+            place.copy_(value)
+        yield
     finally:
-        query.copy_(kept[0])
-        bias.copy_(kept[1])
+        for (place, _), value in zip(pairs, kept, strict=True):
+            place.copy_(value)
+
+
+def stale(found: Tensor, wanted: Tensor) -> Finding | None:
+    """A result kept from an earlier call: ``found`` after new values came into the same memory, which ``wanted`` is of.
+
+    ``wanted`` comes from the same backend, prepared on tensors in other memory; that one agreed with the oracle.
+    """
     if same(found, wanted):
         return None
     return Finding("wrong", "its result doesn't follow new values in the same input tensors: it was kept from before")

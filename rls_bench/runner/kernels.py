@@ -14,15 +14,15 @@ from rls_bench.runner.honesty import Finding
 _MOST_NAMES = 12
 
 
-def kernels_of(backend: Backend, call: Callable[[], Any]) -> tuple[list[str], Finding | None]:
-    """Names of what one call ran, the costliest first: kernels on CUDA, operators on a CPU.
+def kernels_of(backend: Backend, call: Callable[[], Any]) -> tuple[Any, list[str], Finding | None]:
+    """One call's result, and the names of what it ran, the costliest first: kernels on CUDA, operators on a CPU.
 
     The finding says ``wrong backend`` where none of them holds any of the substrings in ``backend.kernels``.
     """
     on_cuda = torch.cuda.is_available()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_cuda else [])
     with profile(activities=activities, acc_events=True) as profiler:
-        call()
+        result = call()
         if on_cuda:
             torch.cuda.synchronize()
     averages = profiler.key_averages()
@@ -33,7 +33,12 @@ def kernels_of(backend: Backend, call: Callable[[], Any]) -> tuple[list[str], Fi
     names = [event.key for event in sorted(events, key=lambda event: -getattr(event, cost))]
     wanted = backend.kernels
     if wanted and not any(part in name for part in wanted for name in names):
-        return names[:_MOST_NAMES], Finding(
-            "wrong backend", f"wanted a kernel named like {' or '.join(wanted)}; ran {', '.join(names[:3]) or 'none'}"
+        return (
+            result,
+            names[:_MOST_NAMES],
+            Finding(
+                "wrong backend",
+                f"wanted a kernel named like {' or '.join(wanted)}; ran {', '.join(names[:3]) or 'none'}",
+            ),
         )
-    return names[:_MOST_NAMES], None
+    return result, names[:_MOST_NAMES], None

@@ -25,8 +25,9 @@ class Ledger:
         self._rechecks: list[float] = []
         self._launch_seconds: list[float] = []
         self._launch_began = self._began
-        self._calls = 0.0
-        self._compile = 0.0
+        self._calls = self._sampling = 0.0
+        self._turns = 0.0
+        self._compile = self._oracle = 0.0
 
     def begin_launch(self) -> None:
         """A new launch starts now."""
@@ -47,20 +48,39 @@ class Ledger:
     def starting(self) -> Iterator[None]:
         """Time in which processes start."""
         began = self._now()
-        yield
-        self._starts.append(self._now() - began)
+        try:
+            yield
+        finally:
+            self._starts.append(self._now() - began)
 
     @contextmanager
     def checking(self, thorough: bool) -> Iterator[None]:
         """Time in which one problem's cells are prepared and checked."""
         began = self._now()
-        yield
-        (self._checks if thorough else self._rechecks).append(self._now() - began)
+        try:
+            yield
+        finally:
+            (self._checks if thorough else self._rechecks).append(self._now() - began)
 
-    def count(self, calls_ns: int, compile_seconds: float | None = None) -> None:
-        """Add time that a worker spent inside calls, and compiling."""
+    @contextmanager
+    def taking_turns(self) -> Iterator[None]:
+        """Time in which one problem's cells are warmed up and sampled."""
+        began = self._now()
+        try:
+            yield
+        finally:
+            self._turns += self._now() - began
+
+    def checked(self, calls_ns: int, compile_seconds: float | None, oracle_seconds: float) -> None:
+        """Add what a check took: inside calls, compiling, and waiting for the oracle."""
         self._calls += calls_ns / 1e9
         self._compile += compile_seconds or 0.0
+        self._oracle += oracle_seconds
+
+    def sampled(self, calls_ns: int) -> None:
+        """Add the time that a turn spent inside calls."""
+        self._calls += calls_ns / 1e9
+        self._sampling += calls_ns / 1e9
 
     def slice_deadline(self) -> float:
         """When the current problem's turns in this launch should end, so that all the others get as much."""
@@ -86,8 +106,16 @@ class Ledger:
 
     def effort(self) -> Effort:
         """Where the time went so far."""
-        checks = sum(self._checks) + sum(self._rechecks)
-        return Effort(self._now() - self._began, self._calls, self._compile, checks, sum(self._starts))
+        return Effort(
+            wall=self._now() - self._began,
+            start=sum(self._starts),
+            check=sum(self._checks) + sum(self._rechecks),
+            compile=self._compile,
+            oracle=self._oracle,
+            turns=self._turns,
+            calls=self._calls,
+            sampling=self._sampling,
+        )
 
 
 def _mean(values: list[float]) -> float:

@@ -67,7 +67,8 @@ class Introduction(msgspec.Struct, tag=True):
 
 
 class Prepared(msgspec.Struct, tag=True):
-    """``status`` is ok, or what was found wrong; ``call_ns`` is what one call took, ``calls_ns`` all of them."""
+    """``status`` is ok, or what was found wrong; ``call_ns`` is what one call took, ``calls_ns`` all of
+    them; ``oracle_seconds`` went into the answer that every backend is held against."""
 
     status: Status
     reason: str = ""
@@ -80,6 +81,7 @@ class Prepared(msgspec.Struct, tag=True):
     fingerprint: list[float] = []
     call_ns: int = 0
     calls_ns: int = 0
+    oracle_seconds: float = 0.0
     noise: str = ""
 
 

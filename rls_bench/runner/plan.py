@@ -19,7 +19,8 @@ class Plan:
     of its median is within ``target_interval`` (relative, half the width), when ``race`` finds it hopeless, or when
     ``budget_seconds``, which is for the whole run, ends; every cell gets its agreement check and a few samples in each
     launch all the same. No ``questions`` means all that the device has. A worker that doesn't answer within
-    ``timeout_seconds`` is killed. ``input_bytes`` bounds what the distinct inputs of one cell may take.
+    ``timeout_seconds`` is killed; one that prepares a problem, and may have to compile for it, within
+    ``compile_timeout_seconds``. ``input_bytes`` bounds what the distinct inputs of one cell may take.
     """
 
     problems: list[Problem]
@@ -33,6 +34,7 @@ class Plan:
     questions: tuple[Question, ...] = ()
     probes: tuple[str, ...] = ()
     timeout_seconds: float = 60.0
+    compile_timeout_seconds: float = 300.0
     input_bytes: int = 256 << 20
     aa: bool = True
 
@@ -69,18 +71,37 @@ class Event:
 
 @dataclass(frozen=True)
 class Effort:
-    """Where the wall time of a run went, seconds."""
+    """Where the wall time of a run went, seconds.
+
+    ``wall`` is ``start`` (processes), ``check`` (inputs, oracle, compiling, every look before timing), ``turns``
+    (warm-up and samples) and what the coordinator took. ``compile`` and ``oracle`` are parts of ``check``; ``calls``,
+    the time inside backends' calls, is part of both ``check`` and ``turns``; ``sampling`` is the part of it in turns.
+    """
 
     wall: float = 0.0
-    calls: float = 0.0
-    compile: float = 0.0
-    agreement: float = 0.0
     start: float = 0.0
+    check: float = 0.0
+    compile: float = 0.0
+    oracle: float = 0.0
+    turns: float = 0.0
+    calls: float = 0.0
+    sampling: float = 0.0
 
     @property
     def overhead(self) -> float:
         """Share of the wall time, compile apart, that was not spent inside a backend's calls."""
         return 1 - self.calls / max(self.wall - self.compile, 1e-9)
+
+    @property
+    def title(self) -> str:
+        """One line: where the time went."""
+        rest = self.wall - self.start - self.check - self.turns
+        checks = self.check - self.compile - self.oracle
+        return (
+            f"{self.wall:.0f} s: starting processes {self.start:.0f}, compiling {self.compile:.0f}, oracle "
+            f"{self.oracle:.0f}, checks {checks:.0f}, turns {self.turns:.0f} ({self.sampling:.0f} in calls), "
+            f"the rest {max(0.0, rest):.0f}"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from rls_bench.record import Status
 from rls_bench.runner import messages
 from rls_bench.runner.messages import Channel, Closed
+from rls_bench.runner.nursery import Forked, Nursery
 
 # GNU OpenMP's threads spin for some 10 ms after a call, into the next worker's turn. A tenth of its default count ends
 # that within 1 ms and leaves calls as fast as they were; OMP_WAIT_POLICY=passive would slow small ones by two fifths.
@@ -24,6 +25,11 @@ _ERRORS_TAIL_BYTES = 2000
 _GRACE_SECONDS = 2.0
 
 
+def environment() -> dict[str, str]:
+    """The variables of a fresh worker or nursery: this process's own, its import path, and how OpenMP waits."""
+    return {**_OPENMP, **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
 class WorkerLost(Exception):
     """The worker died or had to be killed; ``status`` and ``reason`` are its cell's."""
 
@@ -33,31 +39,48 @@ class WorkerLost(Exception):
         self.reason = reason
 
 
+class _Started(subprocess.Popen[bytes]):
+    """A worker process started from nothing."""
+
+    def __init__(self, backend: str, passed: tuple[int, ...], printed: int, errors: int) -> None:
+        super().__init__(
+            [sys.executable, "-m", "rls_bench.runner.worker", backend, *map(str, passed)],
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=errors,
+            pass_fds=passed,
+            env=environment(),
+        )
+
+    def died(self) -> bool:
+        """Whether the process is over; it stays to be reaped."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 class Worker:
     """One warm process that holds one backend, in a process group of its own.
 
     It inherits this process's import path, so that a backend that the caller can import is found there, too. What it
     prints goes to temporary files, and the last line of its errors explains a death. ``shared`` is an open file in
-    which workers keep the current problem's inputs (``rls_bench.runner.shared``).
+    which workers keep the current problem's inputs (``rls_bench.runner.shared``). With a ``nursery`` it is forked
+    there, else started from nothing.
     """
 
-    def __init__(self, backend: str, shared: int) -> None:
+    def __init__(self, backend: str, shared: int, nursery: Nursery | None = None) -> None:
         self.backend = backend
         self._resources = ExitStack()
         printed = self._resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self._errors = self._resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         requests_in, requests_out = os.pipe()
         replies_in, replies_out = os.pipe()
-        passed = (requests_in, replies_out, shared)
-        inherited = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "rls_bench.runner.worker", backend, *map(str, passed)],
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=self._errors,
-            pass_fds=passed,
-            env={**_OPENMP, **os.environ, **inherited},
-        )
+        outputs = printed.fileno(), self._errors.fileno()
+        self._process: _Started | Forked
+        try:
+            if nursery is None:
+                raise ConnectionError("no nursery")
+            self._process = nursery.fork(backend, requests_in, replies_out, *outputs)
+        except OSError:
+            self._process = _Started(backend, (requests_in, replies_out, shared), *outputs)
         os.close(requests_in)
         os.close(replies_out)
         self._channel = Channel(replies_in, requests_out, messages.Reply)
@@ -118,7 +141,7 @@ class Worker:
 
     def _died(self) -> bool:
         """Whether the process is over; leaves it to be reaped, so that its group can still be ended."""
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return self._process.died()
 
     def _lost(self) -> WorkerLost:
         """Why the worker is gone, told from its exit status."""

@@ -120,7 +120,9 @@ class Session:
             labels = list(dict.fromkeys(cell.label for cell in cells))
             twin_before = self._board.twin
             self._tell("launch", f"launch {launch}: starting {len(labels)} processes")
-            with Crew(plan.timeout_seconds) as crew:
+            # A driver that has been woken doesn't survive a fork.
+            forks = all(problem.device == "cpu" for problem in plan.problems)
+            with Crew(plan.timeout_seconds, plan.compile_timeout_seconds, forks) as crew:
                 self._start(crew, labels)
                 for index in range(len(plan.problems)):
                     due = [cell for cell in cells if cell.index == index and cell.is_open]
@@ -159,7 +161,8 @@ class Session:
             if self._plan.aa and self._board.twin is None and call_ns:
                 cells = [*cells, self._start_twin(crew, call_ns, cells[0].index)]
                 self._prepare(crew, cells[-1])
-        self._take_turns(crew, launch, [cell for cell in cells if cell.is_open])
+        with self._ledger.taking_turns():
+            self._take_turns(crew, launch, [cell for cell in cells if cell.is_open])
         for cell in cells:
             crew.release(cell.label)
 
@@ -176,7 +179,7 @@ class Session:
             self._end(cell, lost.status, lost.reason)
             return None
         assert isinstance(reply, messages.Prepared)
-        self._ledger.count(reply.calls_ns, reply.compile_seconds)
+        self._ledger.checked(reply.calls_ns, reply.compile_seconds, reply.oracle_seconds)
         if cell.checked is None:
             self._note(_checked(cell, reply, measurable))
         if reply.status != "ok":
@@ -230,7 +233,7 @@ class Session:
             self._end(cell, lost.status, lost.reason)
             return
         assert isinstance(reply, messages.Sampled)
-        self._ledger.count(reply.calls_ns)
+        self._ledger.sampled(reply.calls_ns)
         if reply.status != "ok":
             self._close(crew, cell, reply.status, reply.reason)
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,18 +43,14 @@ class SharedInputs:
 
     def truth(self, inputs: Inputs, steers: bool) -> agreement.Truth:
         """What the oracle says of ``inputs``, as drawn above, or of their λ = 0 form."""
-        name = "steered" if steers else "unsteered"
         key, truths = self._truths
-        if key == inputs.problem.key and name in truths:
-            return agreement.Truth.from_tensors(truths[name])
-        if not steers:
-            inputs = replace(inputs, strength=torch.zeros_like(inputs.strength))
-        found = agreement.truth(inputs)
-        kept = self._load()
-        if kept is not None and kept["key"] == key:
-            kept["truths"][name] = found.tensors()
-            self._store(kept)
-        return found
+        if key != inputs.problem.key or not truths:
+            names = ("steered", "unsteered")
+            truths = {name: found.tensors() for name, found in zip(names, agreement.truths(inputs), strict=True)}
+            kept = self._load()
+            if kept is not None and kept["key"] == key:
+                self._store({**kept, "truths": truths})
+        return agreement.Truth.from_tensors(truths["steered" if steers else "unsteered"])
 
     def _load(self) -> dict[str, Any] | None:
         size = os.fstat(self._descriptor).st_size
@@ -74,13 +69,15 @@ class SharedInputs:
 
 
 def variant(inputs: Inputs, index: int) -> Inputs:
-    """Inputs with the same values in other places and other memory: as good as new ones, and much cheaper to make.
+    """Inputs in other memory whose answer is another: as good as new ones, and much cheaper to make.
 
-    Queries, and keys with their values, are rolled along their lengths; masks and the saliency stay where they are.
+    Queries are rolled along their length (or negated, where there is but one) and the saliency is rolled; keys, values
+    and masks keep their values.
     """
     tensors = {name: tensor.detach().clone() for name, tensor in inputs.tensors().items()}
-    steps = {"query": index, "key": index * (inputs.problem.key_length // 7 + 1)}
-    steps["value"] = steps["key"]
-    for name, step in steps.items():
-        tensors[name] = tensors[name].roll(step, 2).requires_grad_(inputs.problem.requires_grad)
+    query, bias = tensors["query"], tensors["bias"]
+    tensors["query"] = query.roll(index, 2) if query.shape[2] > index else query.neg() / index
+    tensors["bias"] = bias.roll(index * (bias.shape[-1] // 7 + 1), -1)
+    for name in ("query", "key", "value"):
+        tensors[name].requires_grad_(inputs.problem.requires_grad)
     return Inputs(problem=inputs.problem, scale=inputs.scale, **tensors)

@@ -31,7 +31,7 @@ from rls_bench.timing import caches, calibrate, cuda, stopwatch
 # More distinct inputs than this tell nothing new.
 _MOST_INPUTS = 3
 # Queries that a backend is judged on whose calls take too long to be timed.
-_EXCERPT_QUERIES = 128
+_EXCERPT_QUERIES = 64
 _STDOUT = 1
 
 
@@ -42,7 +42,7 @@ class _Bench:
     problem: Problem
     calls: list[Callable[[], Any]]
     expected: list[torch.Tensor]
-    # What one call took while the inputs were laid out.
+    # What one call took as it was checked.
     call_ns: int
     stopwatches: dict[Question, stopwatch.Stopwatch] = field(default_factory=dict)
     loops: dict[Question, int] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Workbench:
         self._name = name
         self._shared = shared
         self._bench: _Bench | None = None
-        self._calls_ns = 0
+        self._calls_ns = self._last_ns = 0
         self._children: list[int] = []
         self._resolution_ns = clock.resolution_ns()
         # What has been imported stays: with it set aside, each later collection takes a millisecond, not a hundred.
@@ -81,8 +81,6 @@ class Workbench:
         if reply.status != "ok":
             self._release()
         reply.calls_ns = self._calls_ns
-        if isinstance(reply, messages.Prepared) and self._bench is not None:
-            reply.call_ns = self._bench.call_ns
         reply.noise = _noise_since(printed)
         return reply
 
@@ -107,48 +105,74 @@ class Workbench:
         if not request.timed:
             judged = agreement.check(backend, excerpt(inputs))
             return messages.Prepared("ok" if judged.passed else "wrong", judged.reason, judged)
-        call, output, compile_seconds = self._compiled(backend, inputs)
-        # Compilers may keep processes of their own; what a later call adds to them is the call's.
-        self._children = honesty.children()
-        reply = messages.Prepared("ok", compile_seconds=compile_seconds)
-        if request.fingerprint:
-            finding = _recheck(output, request.fingerprint)
-        else:
-            finding = self._check(backend, inputs, call, reply)
-        finding = finding or self._lay_out(backend, inputs, call, output, request.input_bytes) or self._meddled()
-        if finding is not None:
-            reply.status, reply.reason = finding.status, finding.reason
-        elif not request.fingerprint:
+        reply = messages.Prepared("ok")
+        began = clock.now_ns()
+        call = backend.prepare(inputs)
+        reply.compile_seconds = (clock.now_ns() - began) / 1e9
+        check = self._recheck if request.fingerprint else self._check
+        output, finding = check(backend, inputs, call, request, reply)
+        finding = finding or self._lay_out(backend, inputs, call, output, request, reply)
+        if finding is None and not request.fingerprint:
             reply.fingerprint = honesty.fingerprint(output)
             self._observe(call, request, reply)
+        if (finding := finding or self._meddled()) is not None:
+            reply.status, reply.reason = finding.status, finding.reason
         return reply
 
     def _check(
-        self, backend: Backend, inputs: Inputs, call: Callable[[], Any], reply: messages.Prepared
-    ) -> Finding | None:
-        """Compare with the oracle, look for tricks, see which kernel runs."""
-        reply.agreement = agreement.check(backend, inputs, self._shared.truth(inputs, backend.steers))
-        if not reply.agreement.passed:
-            return Finding("wrong", reply.agreement.reason)
-        if (finding := honesty.inspect(backend, inputs, call)) is not None:
-            return finding
-        reply.kernels, finding = kernels_of(backend, call)
-        return finding
+        self,
+        backend: Backend,
+        inputs: Inputs,
+        call: Callable[[], Any],
+        request: messages.Prepare,
+        reply: messages.Prepared,
+    ) -> tuple[torch.Tensor, Finding | None]:
+        """The first two calls, against the oracle and against each other: the output, and what is wrong."""
+        del request
+        judged = agreement.inputs_for(backend, inputs)
+        answer = agreement.ask(lambda: self._called(call), judged, not backend.compiles)
+        first_ns = self._last_ns
+        # Compilers may keep processes of their own; what a later call adds to them is the call's.
+        self._children = honesty.children()
+        repeated, finding = honesty.late_or_aliased(inputs, answer.result, lambda: self._called(call))
+        reply.call_ns = self._last_ns
+        # What compiled only as it was first called shows as what that call took beyond the second.
+        reply.compile_seconds = (reply.compile_seconds or 0.0) + max(0, first_ns - reply.call_ns) / 1e9
+        if finding is None:
+            reply.oracle_seconds, truth = self._truth(inputs, backend)
+            reply.agreement = agreement.verdict(judged, answer, repeated, truth)
+            if not reply.agreement.passed:
+                finding = Finding("wrong", reply.agreement.reason)
+        return answer.output, finding
 
-    def _compiled(self, backend: Backend, inputs: Inputs) -> tuple[Callable[[], Any], torch.Tensor, float]:
-        """A prepared call that has run, its output, and the seconds that this took beyond what a later call takes."""
-        start = clock.now_ns()
-        call = backend.prepare(inputs)
-        call()
-        first_ns = clock.now_ns() - start
-        before = self._calls_ns
+    def _recheck(
+        self,
+        backend: Backend,
+        inputs: Inputs,
+        call: Callable[[], Any],
+        request: messages.Prepare,
+        reply: messages.Prepared,
+    ) -> tuple[torch.Tensor, Finding | None]:
+        """Another process must give the result that agreed in the first one."""
+        del backend, inputs
         output = honesty.output_of(self._called(call)).clone()
-        return call, output, max(0, first_ns - (self._calls_ns - before)) / 1e9
+        reply.call_ns = self._last_ns
+        self._children = honesty.children()
+        if honesty.matches(output, request.fingerprint):
+            return output, None
+        return output, Finding("wrong", "another process gave another result than the one that agreed with the oracle")
+
+    def _truth(self, inputs: Inputs, backend: Backend) -> tuple[float, agreement.Truth]:
+        """The oracle's answer, and the seconds that it took."""
+        began = clock.now_ns()
+        truth = self._shared.truth(inputs, backend.steers)
+        return (clock.now_ns() - began) / 1e9, truth
 
     def _called(self, call: Callable[[], Any]) -> Any:
         start = clock.now_ns()
         result = call()
-        self._calls_ns += clock.now_ns() - start
+        self._last_ns = clock.now_ns() - start
+        self._calls_ns += self._last_ns
         return result
 
     def _observe(self, call: Callable[[], Any], request: messages.Prepare, reply: messages.Prepared) -> None:
@@ -160,19 +184,34 @@ class Workbench:
         reply.probes = {name: observe(name, call, self._name, request.problem) for name in request.probes}
 
     def _lay_out(
-        self, backend: Backend, first: Inputs, call: Callable[[], Any], output: torch.Tensor, input_bytes: int
+        self,
+        backend: Backend,
+        first: Inputs,
+        call: Callable[[], Any],
+        output: torch.Tensor,
+        request: messages.Prepare,
+        reply: messages.Prepared,
     ) -> Finding | None:
-        """Prepare the backend on as many distinct inputs as ``input_bytes`` allows."""
-        # Where one set of inputs overflows the cache, two already share none of it.
-        most = _MOST_INPUTS if _fits_in_cache(first.problem) else 2
-        count = max(1, min(most, input_bytes // max(1, first.problem.input_bytes)))
-        calls = [call] + [backend.prepare(variant(first, index)) for index in range(1, count)]
-        before = self._calls_ns
-        expected = [output] + [honesty.output_of(self._called(each)).clone() for each in calls[1:]]
+        """Prepare the backend on as many distinct inputs as ``input_bytes`` allows; in the first launch, see through
+        results that were kept from before, and which kernel runs.
+        """
+        problem = first.problem
+        # Where two sets of inputs overflow the cache, a third tells nothing new.
+        most = _MOST_INPUTS if 2 * problem.input_bytes < caches.last_level_bytes(problem.device) else 2
+        count = max(1, min(most, request.input_bytes // max(1, problem.input_bytes)))
+        thorough = not request.fingerprint
+        others = [variant(first, index) for index in range(1, max(count, 2) if thorough else count)]
+        calls = [call, *(backend.prepare(other) for other in others)]
+        expected = [output, *(honesty.output_of(self._called(each)).clone() for each in calls[1:])]
         if any(torch.equal(output, other) for other in expected[1:]):
             return Finding("wrong", "gave the same result for different inputs: it was kept from before")
-        call_ns = (self._calls_ns - before) // max(1, count - 1)
-        self._bench = _Bench(first.problem, calls, expected, call_ns)
+        if thorough:
+            with honesty.overwritten(first, others[0]):
+                result, reply.kernels, finding = kernels_of(backend, lambda: self._called(call))
+                finding = finding or honesty.stale(honesty.output_of(result), expected[1])
+            if finding is not None:
+                return finding
+        self._bench = _Bench(problem, calls[:count], expected[:count], reply.call_ns)
         return None
 
     def _sample(self, request: messages.Sample) -> messages.Sampled:
@@ -186,12 +225,16 @@ class Workbench:
             watch = bench.stopwatches[request.question] = _stopwatch(request.question, bench.problem)
 
         last: Any = None
+        which = 0
 
         def take(loops: int) -> int:
-            nonlocal last
+            nonlocal last, which
             timed = watch.time(bench.calls, bench.turn, loops)
             self._calls_ns += timed.calls_ns
-            bench.turn += loops if request.question in ("cold", "host") else 1
+            # What stays warm takes the same inputs for a whole turn.
+            each = request.question in ("cold", "host")
+            which = (bench.turn + (loops - 1 if each else 0)) % len(bench.calls)
+            bench.turn += loops if each else 0
             last = timed.result
             return timed.elapsed_ns
 
@@ -199,28 +242,42 @@ class Workbench:
         warmup: list[float] = []
         if request.question not in bench.loops:
             try:
-                bench.loops[request.question], warmup = calibrate.warm_up(
-                    take,
-                    lambda call_ns: calibrate.loops_for(call_ns, self._resolution_ns, watch.least_ns),
-                    # Caches that are emptied each time need no warming, only the number of loops.
-                    1 if request.question == "cold" else request.patience_ns,
-                )
+                bench.loops[request.question], warmup = self._warm_up(bench, request, watch, take)
             except RuntimeError as error:
                 # A call that cannot be captured is still a good call.
                 if request.question == "graph":
                     return messages.Sampled("ok", f"cannot be captured in a CUDA graph: {error}"[:300])
                 raise
+        elif watch.primes:
+            self._called(bench.calls[bench.turn % len(bench.calls)])
         loops = bench.loops[request.question]
         samples = [take(loops) / loops for _ in range(request.count)]
         at_once = honesty.output_of(last).clone()
         ended = clock.now_ns()
+        if request.question not in ("cold", "host"):
+            bench.turn += 1
 
         finding = self._meddled()
-        if finding is None and not honesty.same(at_once, bench.expected[(bench.turn - 1) % len(bench.calls)]):
+        if finding is None and not honesty.same(at_once, bench.expected[which]):
             finding = Finding("wrong", "the result of a timed call was not the result that agreed with the oracle")
         if finding is not None:
             return messages.Sampled(finding.status, finding.reason)
         return messages.Sampled("ok", samples_ns=samples, warmup_ns=warmup, began_ns=began, ended_ns=ended)
+
+    def _warm_up(
+        self, bench: _Bench, request: messages.Sample, watch: stopwatch.Stopwatch, take: Callable[[int], int]
+    ) -> tuple[int, list[float]]:
+        """How many calls make a sample, and the samples that warming up took."""
+
+        def loops_of(call_ns: float) -> int:
+            return calibrate.loops_for(call_ns, self._resolution_ns, watch.least_ns)
+
+        if request.question == "cold":
+            # Caches that are emptied each time need no warming, only the number of loops; one for a long call.
+            if bench.problem.device == "cpu" and loops_of(bench.call_ns) == 1:
+                return 1, []
+            return calibrate.warm_up(take, loops_of, 1)
+        return calibrate.warm_up(take, loops_of, request.patience_ns)
 
     def _meddled(self) -> Finding | None:
         """What the backend did to this process: other timers, children left behind."""
@@ -278,13 +335,6 @@ def excerpt(inputs: Inputs) -> Inputs:
         parts[name] = part.contiguous()
     problem = replace(whole, batch=1, query_heads=heads, kv_heads=1, query_length=rows)
     return Inputs(problem=problem, scale=inputs.scale, **parts)
-
-
-def _recheck(output: torch.Tensor, fingerprint: list[float]) -> Finding | None:
-    """Another process must give the result that agreed in the first one."""
-    if honesty.matches(output, fingerprint):
-        return None
-    return Finding("wrong", "another process gave another result than the one that agreed with the oracle")
 
 
 def _verdict(support: Support) -> messages.Verdict:

@@ -1,6 +1,7 @@
 """The process that holds one backend: it prepares, checks and times on request, and waits on its pipe in between.
 
-Started as ``python -m rls_bench.runner.worker BACKEND INCOMING OUTGOING SHARED`` by the coordinator; the last three are
+Forked from the launch's nursery (``rls_bench.runner.nursery``) or, where there is none or the backend wants variables
+of its own, started as ``python -m rls_bench.runner.worker BACKEND INCOMING OUTGOING SHARED``; the last three are
 numbers of inherited descriptors. Whatever goes wrong in the backend becomes a reply where that is possible; the
 coordinator reads the rest off the process's death.
 """
@@ -25,9 +26,9 @@ def main(arguments: list[str]) -> None:
     # A group of its own, so that Ctrl-C reaches the coordinator alone and the group can be ended as one. Not a session:
     # Linux would schedule each session alike, whatever the user's nice says.
     os.setpgid(0, 0)
-    _die_with_parent()
+    die_with_parent()
     _become_first_victim()
-    _enter_environment(name)
+    _enter_environment(name, arguments, (incoming, outgoing, shared))
     channel = Channel(incoming, outgoing, messages.Request)
     for descriptor in (incoming, outgoing, shared):
         os.set_inheritable(descriptor, False)
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
         os._exit(0)
 
 
-def _enter_environment(name: str) -> None:
+def _enter_environment(name: str, arguments: list[str], descriptors: tuple[int, ...]) -> None:
     """Start over with the backend's variables, which must be set before torch or triton load."""
     from rls_bench.backends import registry
     from rls_bench.errors import BackendError
@@ -59,12 +60,12 @@ def _enter_environment(name: str) -> None:
         return
     if all(os.environ.get(variable) == value for variable, value in wanted.items()):
         return
-    os.execve(
-        sys.executable, [sys.executable, "-m", "rls_bench.runner.worker", *sys.argv[1:]], {**os.environ, **wanted}
-    )
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
+    os.execve(sys.executable, [sys.executable, "-m", "rls_bench.runner.worker", *arguments], {**os.environ, **wanted})
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have the kernel kill this process once the coordinator is gone, even in the middle of a call that hangs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -17,6 +17,7 @@ class WarmL2:
     """Device time of ``loops`` calls on the same inputs, queued back to back, after an untimed one."""
 
     least_ns = 2_000_000
+    primes = False
 
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
@@ -37,6 +38,7 @@ class ColdL2:
     """Device time of calls that each find L2 emptied and take the next inputs; only the calls are timed."""
 
     least_ns = 0
+    primes = False
 
     def __init__(self, cuda: Any, flush: Callable[[], object]) -> None:
         self._cuda = cuda
@@ -62,6 +64,7 @@ class Graph:
     """
 
     least_ns = 2_000_000
+    primes = False
 
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
@@ -97,6 +100,7 @@ class Host:
     """Time that the host waits for one call, from an idle device to an idle device, launch overhead included."""
 
     least_ns = 2_000_000
+    primes = False
 
     def __init__(self, cuda: Any, now_ns: clock.Clock = clock.now_ns) -> None:
         self._cuda = cuda

@@ -25,43 +25,43 @@ class Stopwatch(Protocol):
     """Answers one question about latency.
 
     ``calls`` are the same backend prepared on distinct inputs, which samples take in turn. A sample lasts at least
-    ``least_ns``, however fine the clock is.
+    ``least_ns``, however fine the clock is. ``primes``: before a turn's first sample one untimed call on its inputs
+    brings them into the caches, where warming up hasn't.
     """
 
     least_ns: int
+    primes: bool
 
     def time(self, calls: Sequence[Call], first: int, loops: int) -> Timed: ...
 
 
 class Warm:
-    """Inputs as warm in the caches as they can be: one untimed call, then ``loops`` calls on the same inputs.
+    """``loops`` calls on the same inputs, which are as warm in the caches as they can be.
 
-    ``primes`` False leaves the untimed call out, for inputs that no cache holds anyway.
+    ``primes`` is False for inputs that no cache holds anyway.
     """
 
     # So long that an interrupt of some microseconds doesn't show.
     least_ns = 2_000_000
 
     def __init__(self, primes: bool = True, now_ns: clock.Clock = clock.now_ns) -> None:
-        self._primes = primes
+        self.primes = primes
         self._now_ns = now_ns
 
     def time(self, calls: Sequence[Call], first: int, loops: int) -> Timed:
         now_ns, call, result = self._now_ns, calls[first % len(calls)], None
-        began = now_ns()
-        if self._primes:
-            call()
         start = now_ns()
         for _ in range(loops):
             result = call()
-        stop = now_ns()
-        return Timed(stop - start, stop - began, result)
+        elapsed = now_ns() - start
+        return Timed(elapsed, elapsed, result)
 
 
 class Cold:
     """Caches emptied before each call, which takes the next inputs; only the calls are timed."""
 
     least_ns = 0
+    primes = False
 
     def __init__(self, flush: Callable[[], object] | None = None, now_ns: clock.Clock = clock.now_ns) -> None:
         self._flush = flush or flusher("cpu")

@@ -13,21 +13,28 @@ import pytest
 
 from rls_bench.problem import Problem
 from rls_bench.runner import messages
-from rls_bench.runner.process import Worker, WorkerLost
+from rls_bench.runner.nursery import Nursery
+from rls_bench.runner.process import Worker, WorkerLost, environment
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
 PREPARE = messages.Prepare(PROBLEM, timed=True, input_bytes=1 << 20)
 
 
 @contextmanager
-def started(name: str) -> Iterator[Worker]:
+def started(name: str, forked: bool = True) -> Iterator[Worker]:
     with tempfile.TemporaryFile() as shared:
-        worker = Worker(f"fakes:{name}", shared.fileno())
-    try:
-        assert isinstance(worker.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
-        yield worker
-    finally:
-        worker.stop()
+        nursery = Nursery(shared.fileno(), environment()) if forked else None
+        worker = Worker(f"fakes:{name}", shared.fileno(), nursery)
+        try:
+            assert isinstance(worker.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
+            yield worker
+        finally:
+            worker.stop()
+            if nursery is not None:
+                nursery.stop()
+
+
+forked_or_not = pytest.mark.parametrize("forked", [True, False], ids=["forked", "from nothing"])
 
 
 def alive(pid: int) -> bool:
@@ -38,6 +45,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@forked_or_not
 @pytest.mark.parametrize(
     ("name", "status", "reason"),
     [
@@ -46,8 +54,8 @@ def alive(pid: int) -> bool:
         ("HARD_EXIT", "crashed", "exited with code 3"),
     ],
 )
-def test_a_death_is_read_off_the_exit_status(name: str, status: str, reason: str) -> None:
-    with started(name) as worker, pytest.raises(WorkerLost, match=reason) as lost:
+def test_a_death_is_read_off_the_exit_status(name: str, status: str, reason: str, forked: bool) -> None:
+    with started(name, forked) as worker, pytest.raises(WorkerLost, match=reason) as lost:
         worker.ask(PREPARE, 60)
     assert lost.value.status == status
 
@@ -76,6 +84,33 @@ def test_a_forked_child_cannot_answer_and_does_not_outlive_its_parent(name: str)
             time.sleep(0.05)
         assert children or name == "FORKING"
         assert not any(map(alive, children))
+
+
+@forked_or_not
+def test_a_backend_gets_the_variables_that_it_wants(forked: bool) -> None:
+    with started("WANTING", forked) as worker:
+        reply = worker.ask(PREPARE, 60)
+        assert isinstance(reply, messages.Prepared)
+        assert reply.status == "ok", reply.reason
+
+
+def test_forked_workers_are_processes_of_their_own_and_end_with_their_nursery() -> None:
+    with tempfile.TemporaryFile() as shared:
+        nursery = Nursery(shared.fileno(), environment())
+        one, other = (Worker("fakes:HEALTHY", shared.fileno(), nursery) for _ in range(2))
+        for worker in (one, other):
+            assert isinstance(worker.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
+        assert one.pid != other.pid
+        assert isinstance(one.ask(PREPARE, 60), messages.Prepared)
+        one.stop()
+        assert isinstance(other.ask(PREPARE, 60), messages.Prepared)
+        nursery.stop()
+        with pytest.raises(WorkerLost):
+            other.ask(PREPARE, 60)
+        # Nobody forks any more, so a worker starts from nothing.
+        late = Worker("fakes:HEALTHY", shared.fileno(), nursery)
+        assert isinstance(late.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
+        late.stop()
 
 
 def test_noise_on_standard_output_disturbs_nothing_and_is_told(capfd: pytest.CaptureFixture[str]) -> None:

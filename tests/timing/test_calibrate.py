@@ -49,10 +49,10 @@ def test_warm_up_finds_the_loops() -> None:
     assert loops == 100
 
 
-def test_warm_times_all_but_the_first_call() -> None:
+def test_warm_times_calls_on_the_same_inputs() -> None:
     fake = FakeClock()
     timed = stopwatch.Warm(now_ns=fake).time([lambda: fake.take(7), lambda: fake.take(5)], first=1, loops=3)
-    assert (timed.elapsed_ns, timed.calls_ns, timed.result) == (15, 20, 5)
+    assert (timed.elapsed_ns, timed.calls_ns, timed.result) == (15, 15, 5)
 
 
 def test_cold_flushes_before_each_call_and_takes_the_inputs_in_turn() -> None:
