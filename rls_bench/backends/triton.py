@@ -22,7 +22,7 @@ class Triton(Backend):
 
     name = "triton"
     summary = "our fused Triton kernels: bias as the first value of the score accumulator"
-    kernels = ("prefill_kernel", "floored_kernel", "decode_kernel")
+    kernels = ("prefill_kernel", "floored_kernel", "narrow_kernel", "decode_kernel")
 
     def available(self) -> Support:
         """Triton, and CUDA or else its interpreter, which a worker process is started with."""

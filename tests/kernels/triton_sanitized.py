@@ -20,6 +20,7 @@ CASES = [
     (37, 19, 16, 16, 1, 1, True, False, 1e-3, False, torch.float16),
     (17, 33, 24, 16, 2, 2, True, True, 1e-3, True, torch.float32),
     (17, 33, 16, 16, 1, 1, False, False, 0.0, True, torch.bfloat16),
+    (19, 257, 16, 24, 2, 1, True, True, 1e-3, False, torch.bfloat16),
 ]
 
 

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+# Powers of two that λb may span in the narrow kernel. The weights that statistics are of are float16 always, and log p
+# must stay small, its product with p being rounded. Float16 must keep the precision of a weight that is large without
+# steering alone. Bfloat16 has range enough; its sums, divided by eps, must stay within float32.
+_NARROWEST_STATS = 8.0
+_NARROWEST_FLOAT16 = 12.0
+_NARROWEST_BFLOAT16 = 64.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,27 @@ def prefill(
     # mma.sync keeps scores and output in registers: what is wide or keeps more sums takes fewer keys a block.
     keys = 64 if head_dim <= 64 and is_plain else 32
     return Configuration(128, keys, 8, 2, partials, by_dot)
+
+
+def narrowest(is_float16: bool, stats: bool) -> float:
+    """Powers of two that λb may span in the narrow kernel; ``is_float16`` says whether inputs are."""
+    if stats:
+        return _NARROWEST_STATS
+    return _NARROWEST_FLOAT16 if is_float16 else _NARROWEST_BFLOAT16
+
+
+def columns(arch: int) -> int:
+    """Columns along the keys that the narrow kernel sums weights against: the fewest that the matrix unit takes."""
+    return 16 if arch // 10 == 10 else 8
+
+
+def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
+    """The configuration of the narrow kernel, 16-bit inputs alone."""
+    if head_dim > 128:
+        return Configuration(64, 32, 4, 2)
+    if arch in (90, 100):
+        return Configuration(128, 64, 8 if arch == 90 else 4, 2)
+    return Configuration(128, 64 if head_dim <= 64 else 32, 8, 2)
 
 
 def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:

@@ -123,7 +123,7 @@ def _attend(
     return out, new_max, plain_sum, steered_sum, plain_moment, moment, bias_sum
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("stride_row_b", "stride_row_h"))
 def floored_kernel(
     query_ptr,
     key_ptr,
@@ -135,6 +135,7 @@ def floored_kernel(
     lse_ptr,
     norm_ptr,
     stats_ptr,
+    span_ptr,
     stride_qb,
     stride_qh,
     stride_qm,
@@ -153,6 +154,8 @@ def floored_kernel(
     stride_strength_b,
     stride_strength_h,
     stride_strength_m,
+    stride_row_b,
+    stride_row_h,
     scale,
     eps,
     batches,
@@ -166,6 +169,7 @@ def floored_kernel(
     HAS_LENGTHS: tl.constexpr,
     PER_QUERY: tl.constexpr,
     STATS: tl.constexpr,
+    WIDER_THAN: tl.constexpr,
     WEIGHT_BITS: tl.constexpr,
     PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
@@ -189,6 +193,11 @@ def floored_kernel(
         block = blocks - 1 - block
     batch = tl.cast(batch_head // query_heads, tl.int64)
     head = tl.cast(batch_head % query_heads, tl.int64)
+    if WIDER_THAN is not None:
+        span = tl.load(span_ptr + 2 * (batch * stride_row_b + head * stride_row_h) + 1)
+        # The narrow kernel does this head.
+        if span <= WIDER_THAN:
+            return
     query_ptr += batch * stride_qb + head * stride_qh
     key_ptr += batch * stride_kb + head // group_size * stride_kh
     value_ptr += batch * stride_vb + head // group_size * stride_vh

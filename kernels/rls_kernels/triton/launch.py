@@ -21,10 +21,15 @@ from rls_kernels.triton.backward import key_gradient_kernel, query_gradient_kern
 from rls_kernels.triton.configurations import Configuration
 from rls_kernels.triton.decode import ROW_FIGURES, decode_kernel, reduce_kernel
 from rls_kernels.triton.floored import floored_kernel
+from rls_kernels.triton.narrow import columns_kernel, narrow_kernel
 from rls_kernels.triton.prefill import prefill_kernel
 
 MOST_DECODE_QUERIES = 16
 _MOST_SPLITS = 64
+# Keys from which on statistics may be of rounded weights.
+NARROW_STATS_KEYS = 256
+# Keys whose columns one program works out.
+COLUMN_KEYS = 1024
 # The interpreter has no multiprocessors to fill; a few let small problems split.
 _INTERPRETED_MULTIPROCESSORS = 4
 
@@ -121,34 +126,98 @@ def is_decode(call: Call) -> bool:
 
 
 def prefill(call: Call, return_stats: bool, configuration: Configuration | None = None) -> Forward:
-    """One launch of the prefill kernel, or with eps of the floored one."""
-    chosen = configuration or _choice(call, return_stats)
+    """One launch of the prefill kernel; with eps or statistics of the narrow one and of its wide substitute.
+
+    Which of the two does a head depends on how far its λb spans. Only the GPU knows that, so both are launched, and
+    each ends at once where the other is meant. λ by query, float32 and statistics of few keys have no narrow kernel.
+    """
+    narrow = _narrow_columns(call, return_stats)
     result = _allocate(call, return_stats)
     batch, heads, query_length = call.rows
-    # The floored kernel's last row gathers its eps sums.
-    queries = chosen.block_m - 1 if call.eps else chosen.block_m
-    grid = (triton.cdiv(query_length, queries) * batch * heads,)
-    constants = {
-        **call.constants(),
-        **chosen.constants(),
-        "PER_QUERY": call.strength.shape[2] > 1,
-        "STATS": return_stats,
-        "PARTIALS": chosen.partials,
-        "SUM_BY_DOT": chosen.sums_by_dot,
-    }
+    numbers = (call.scale, batch, *call.sizes)
+    numbers_with_eps = (call.scale, call.eps, batch, *call.sizes)
+    options = {**call.constants(), "STATS": return_stats}
     with _device(call.query):
+        if narrow is not None:
+            chosen = configuration or _choice(call, return_stats)
+            # The last row of a block gathers its eps sums.
+            queries = chosen.block_m - 1 if call.eps else chosen.block_m
+            narrow_kernel[(triton.cdiv(query_length, queries) * batch * heads,)](
+                *call.tensors(), *result, narrow.columns, narrow.spans, *call.strides(), *narrow.strides,
+                *numbers_with_eps, HAS_EPS=call.eps > 0, NARROW=narrow.widest, COLUMNS=narrow.columns.shape[-1],
+                **options, **chosen.constants(),
+            )  # fmt: skip
+            chosen = configuration or _from_table(call, return_stats, wide=True)
+        else:
+            chosen = configuration or _choice(call, return_stats)
+        spans, row_strides, widest = (result.lse, (0, 0), None) if narrow is None else narrow[1:]
+        queries = chosen.block_m - 1 if call.eps else chosen.block_m
+        grid = (triton.cdiv(query_length, queries) * batch * heads,)
+        options |= {
+            **chosen.constants(),
+            "PER_QUERY": call.strength.shape[2] > 1,
+            "WIDER_THAN": widest,
+            "PARTIALS": chosen.partials,
+            "SUM_BY_DOT": chosen.sums_by_dot,
+        }
         if call.eps:
             bits = 15 if call.query.dtype == torch.float16 else 0
             floored_kernel[grid](
-                *call.tensors(), *result, *call.strides(), call.scale, call.eps, batch, *call.sizes,
-                WEIGHT_BITS=bits, **constants,
+                *call.tensors(), *result, spans, *call.strides(), *row_strides, *numbers_with_eps, WEIGHT_BITS=bits,
+                **options,
             )  # fmt: skip
         else:
             prefill_kernel[grid](
-                *call.tensors(), result.out, result.lse, result.stats, *call.strides(), call.scale, batch, *call.sizes,
-                STEERED=True, BIAS_FIRST=call.query.dtype != torch.float32, **constants,
+                *call.tensors(), result.out, result.lse, result.stats, spans, *call.strides(), *row_strides, *numbers,
+                STEERED=True, BIAS_FIRST=call.query.dtype != torch.float32, **options,
             )  # fmt: skip
     return result
+
+
+class _Narrow(NamedTuple):
+    """What the narrow kernel needs of λb.
+
+    ``columns`` [B or 1, Hq or 1, Lk, columns] in a 16-bit dtype; ``spans`` float32 [B or 1, Hq or 1, 2], the lowest λb
+    and its span in base 2; the rows of both from one batch and one head to the next; and the widest span it takes.
+    """
+
+    columns: Tensor
+    spans: Tensor
+    strides: tuple[int, int]
+    widest: float
+
+
+def _has_narrow(call: Call, return_stats: bool) -> bool:
+    if call.query.dtype == torch.float32 or call.strength.shape[2] > 1:
+        return False
+    # Over few keys statistics would show the rounding of each weight, and there is nothing to be gained.
+    return call.key.shape[2] >= NARROW_STATS_KEYS if return_stats else call.eps > 0
+
+
+def _narrow_columns(call: Call, return_stats: bool) -> _Narrow | None:
+    """Launch what works out the columns, one row for all that share a bias, a λ and a length; None where not used."""
+    if not _has_narrow(call, return_stats):
+        return None
+    is_float16 = call.query.dtype == torch.float16
+    batches = max(call.bias.shape[0], call.strength.shape[0], 1 if call.key_lengths is None else call.rows[0])
+    heads = max(call.bias.shape[1], call.strength.shape[1])
+    key_length, device = call.sizes[3], call.query.device
+    columns = torch.empty(
+        (batches, heads, key_length, configurations.columns(architecture(device))),
+        dtype=torch.float16 if is_float16 or return_stats else torch.bfloat16,
+        device=device,
+    )
+    spans = torch.empty((batches, heads, 2), dtype=torch.float32, device=device)
+    tensors = call.tensors()[3:]
+    # Of the bias b, h and n; of λ b and h.
+    strides = call.strides()[12:17]
+    with _device(call.query):
+        columns_kernel[(triton.cdiv(key_length, COLUMN_KEYS) * batches * heads,)](
+            *tensors, columns, spans, *strides, heads, key_length, HAS_LENGTHS=call.key_lengths is not None,
+            BLOCK_N=COLUMN_KEYS, COLUMNS=columns.shape[-1],
+        )  # fmt: skip
+    row_strides = (heads if batches > 1 else 0, 1 if heads > 1 else 0)
+    return _Narrow(columns, spans, row_strides, configurations.narrowest(is_float16, return_stats))
 
 
 def tune(call: Call, return_stats: bool) -> None:
@@ -170,8 +239,10 @@ def _choice(call: Call, return_stats: bool) -> Configuration:
     return _from_table(call, return_stats)
 
 
-def _from_table(call: Call, return_stats: bool) -> Configuration:
+def _from_table(call: Call, return_stats: bool, wide: bool = False) -> Configuration:
     arch = architecture(call.query.device)
+    if _has_narrow(call, return_stats) and not wide:
+        return configurations.narrow(arch, call.shape_class[0], stats=return_stats)
     return configurations.prefill(arch, *call.shape_class, exact_sums=return_stats, has_eps=call.eps > 0)
 
 

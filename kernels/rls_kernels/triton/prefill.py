@@ -124,7 +124,7 @@ def _attend(
     return out, new_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("stride_row_b", "stride_row_h"))
 def prefill_kernel(
     query_ptr,
     key_ptr,
@@ -135,6 +135,7 @@ def prefill_kernel(
     out_ptr,
     lse_ptr,
     stats_ptr,
+    span_ptr,
     stride_qb,
     stride_qh,
     stride_qm,
@@ -153,6 +154,8 @@ def prefill_kernel(
     stride_strength_b,
     stride_strength_h,
     stride_strength_m,
+    stride_row_b,
+    stride_row_h,
     scale,
     batches,
     query_heads,
@@ -166,6 +169,7 @@ def prefill_kernel(
     STEERED: tl.constexpr,
     PER_QUERY: tl.constexpr,
     STATS: tl.constexpr,
+    WIDER_THAN: tl.constexpr,
     BIAS_FIRST: tl.constexpr,
     PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
@@ -188,6 +192,11 @@ def prefill_kernel(
         block = blocks - 1 - block
     batch = tl.cast(batch_head // query_heads, tl.int64)
     head = tl.cast(batch_head % query_heads, tl.int64)
+    if WIDER_THAN is not None:
+        span = tl.load(span_ptr + 2 * (batch * stride_row_b + head * stride_row_h) + 1)
+        # The narrow kernel does this head.
+        if span <= WIDER_THAN:
+            return
     query_ptr += batch * stride_qb + head * stride_qh
     key_ptr += batch * stride_kb + head // group_size * stride_kh
     value_ptr += batch * stride_vb + head // group_size * stride_vh

@@ -101,10 +101,25 @@ def finite(shift):
 
 
 @triton.jit
+def store_figures(stats_ptr, row, rows_total, in_range, seen, lse, lse_steered, entropy, entropy_steered, divergence):
+    """Store the statistics, each [M] and in base 2, in the order of their names; rows that saw no key get 0."""
+    # Rounding may leave an entropy or a divergence of nothing just below it.
+    zero = 0.0
+    entropy = tl.where(entropy < zero, zero, entropy)
+    entropy_steered = tl.where(entropy_steered < zero, zero, entropy_steered)
+    divergence = tl.where(divergence < zero, zero, divergence)
+    tl.store(stats_ptr + row, tl.where(seen, lse * LN_2, zero), mask=in_range)
+    tl.store(stats_ptr + rows_total + row, tl.where(seen, lse_steered * LN_2, zero), mask=in_range)
+    tl.store(stats_ptr + 2 * rows_total + row, tl.where(seen, entropy * LN_2, zero), mask=in_range)
+    tl.store(stats_ptr + 3 * rows_total + row, tl.where(seen, entropy_steered * LN_2, zero), mask=in_range)
+    tl.store(stats_ptr + 4 * rows_total + row, tl.where(seen, divergence * LN_2, zero), mask=in_range)
+
+
+@triton.jit
 def store_stats(
     stats_ptr, row, rows_total, in_range, seen, plain_shift, plain_sum, plain_moment, bias_sum, shift, total, moment
 ):
-    """Store lse, lse_steered, entropy, entropy_steered and KL from sums over a row, all in base 2; each [M].
+    """Store the statistics from sums over a row, all in base 2; each [M].
 
     With ``z`` the plain logits less ``plain_shift``: ``plain_sum = Σ 2^z``, ``plain_moment = Σ 2^z z`` and
     ``bias_sum = Σ 2^z λb``; ``total`` and ``moment`` are those of the steered logits less ``shift``.
@@ -113,12 +128,8 @@ def store_stats(
     total = tl.where(seen, total, 1.0)
     lse = plain_shift + tl.log2(plain_sum)
     lse_steered = shift + tl.log2(total)
-    divergence = lse_steered - lse - bias_sum / plain_sum
-    zero = 0.0
-    tl.store(stats_ptr + row, tl.where(seen, lse * LN_2, zero), mask=in_range)
-    tl.store(stats_ptr + rows_total + row, tl.where(seen, lse_steered * LN_2, zero), mask=in_range)
-    entropy = tl.log2(plain_sum) - plain_moment / plain_sum
-    tl.store(stats_ptr + 2 * rows_total + row, tl.where(seen, entropy * LN_2, zero), mask=in_range)
-    entropy = tl.log2(total) - moment / total
-    tl.store(stats_ptr + 3 * rows_total + row, tl.where(seen, entropy * LN_2, zero), mask=in_range)
-    tl.store(stats_ptr + 4 * rows_total + row, tl.where(seen, divergence * LN_2, zero), mask=in_range)
+    store_figures(
+        stats_ptr, row, rows_total, in_range, seen, lse, lse_steered,
+        tl.log2(plain_sum) - plain_moment / plain_sum, tl.log2(total) - moment / total,
+        lse_steered - lse - bias_sum / plain_sum,
+    )  # fmt: skip

@@ -18,6 +18,7 @@ _STRIDES = (
 )
 # What a launch specialises on: a stride of 1 becomes a constant, one divisible by 16 is known to be.
 _UNIT_STRIDES = ("stride_qd", "stride_kd", "stride_vd", "stride_bias_n", "stride_strength_m")
+_ROW_STRIDES = {"stride_row_b": "i32", "stride_row_h": "i32"}
 _SIZES = ("query_heads", "group_size", "query_length", "key_length")
 
 
@@ -56,15 +57,36 @@ def prefill(
     eps: bool = False,
     stats: bool = False,
     strength_layout: str = "scalar",
+    wide: bool = False,
     configuration: Configuration | None = None,
 ) -> Variant:
-    """The prefill kernel, or with ``eps`` the floored one, for ``arch`` (90 for sm_90); D and Dv are ``head_dim``."""
+    """The prefill kernel for ``arch`` (90 for sm_90); D and Dv are ``head_dim``.
+
+    With ``eps`` or ``stats`` that is the narrow kernel where there is one, or with ``wide`` the one that does the heads
+    whose λb spans too much for it, which is called ``prefill-wide``.
+    """
+    options = {"is_causal": is_causal, "eps": eps, "stats": stats, "strength_layout": strength_layout}
+    # λ by query and float32 have no narrow kernel.
+    has_narrow = (eps or stats) and dtype != "fp32" and strength_layout != "bhq"
+    narrowest = configurations.narrowest(dtype == "fp16", stats)
+    if has_narrow and not wide:
+        chosen = configuration or configurations.narrow(arch, head_dim, stats=stats)
+        column_dtype = "fp16" if stats else dtype
+        outputs = {"out_ptr": _POINTERS[dtype], "columns_ptr": _POINTERS[column_dtype]}
+        outputs |= dict.fromkeys(("lse_ptr", "norm_ptr", "stats_ptr", "span_ptr"), "*fp32")
+        return _variant(
+            "prefill", "rls_kernels.triton.narrow:narrow_kernel", arch, head_dim, dtype, outputs,
+            {**_ROW_STRIDES, "scale": "fp32", "eps": "fp32", "batches": "i32"},
+            {"HAS_EPS": eps, "STATS": stats, "NARROW": narrowest, "COLUMNS": configurations.columns(arch)},
+            chosen, 2, **options,
+        )  # fmt: skip
     chosen = configuration or configurations.prefill(
         arch, head_dim, _ELEMENT_BYTES[dtype], exact_sums=stats, has_eps=eps
     )
     constexprs: dict[str, Any] = {
         "PER_QUERY": strength_layout == "bhq",
         "STATS": stats,
+        "WIDER_THAN": narrowest if has_narrow else None,
         "PARTIALS": chosen.partials,
         "SUM_BY_DOT": chosen.sums_by_dot,
     }
@@ -73,16 +95,16 @@ def prefill(
         function = "rls_kernels.triton.floored:floored_kernel"
         outputs["norm_ptr"] = "*fp32"
         constexprs["WEIGHT_BITS"] = 15 if dtype == "fp16" else 0
-        numbers = {"scale": "fp32", "eps": "fp32", "batches": "i32"}
+        numbers = {**_ROW_STRIDES, "scale": "fp32", "eps": "fp32", "batches": "i32"}
     else:
         function = "rls_kernels.triton.prefill:prefill_kernel"
         steered = strength_layout != "none"
         constexprs |= {"STEERED": steered, "BIAS_FIRST": dtype != "fp32"}
-        numbers = {"scale": "fp32", "batches": "i32"}
-    outputs["stats_ptr"] = "*fp32"
+        numbers = {**_ROW_STRIDES, "scale": "fp32", "batches": "i32"}
+    outputs |= {"stats_ptr": "*fp32", "span_ptr": "*fp32"}
     return _variant(
-        "prefill", function, arch, head_dim, dtype, outputs, numbers, constexprs, chosen, 2,
-        is_causal=is_causal, eps=eps, stats=stats, strength_layout=strength_layout,
+        "prefill-wide" if wide else "prefill",
+        function, arch, head_dim, dtype, outputs, numbers, constexprs, chosen, 2, **options,
     )  # fmt: skip
 
 
@@ -145,8 +167,9 @@ def shipped(arch: int) -> Iterator[Variant]:
         for layout in ("none", "scalar", "h", "bhq"):
             yield prefill(arch, head_dim, strength_layout=layout)
         yield prefill(arch, head_dim, is_causal=True)
-        yield prefill(arch, head_dim, eps=True)
-        yield prefill(arch, head_dim, stats=True)
+        for wide in (False, True):
+            yield prefill(arch, head_dim, eps=True, wide=wide)
+            yield prefill(arch, head_dim, stats=True, wide=wide)
         yield decode(arch, head_dim)
         yield from backward(arch, head_dim)
         yield prefill(arch, head_dim, "fp16")

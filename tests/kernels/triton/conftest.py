@@ -24,6 +24,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         return Configuration(32, 16, num_warps=4, num_stages=1, partials=16, sums_by_dot=not exact_sums)
 
     monkeypatch.setattr(configurations, "prefill", prefill)
+    monkeypatch.setattr(configurations, "narrow", lambda *_, stats: Configuration(32, 16, num_warps=4, num_stages=1))
     monkeypatch.setattr(
         configurations, "backward", lambda *_: (Configuration(16, 32, 4, 1), Configuration(32, 16, 4, 1))
     )

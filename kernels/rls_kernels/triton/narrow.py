@@ -1,0 +1,353 @@
+"""Prefill with the published floor, statistics or both where λb spans few powers of two: one exponential a score.
+
+Within such a span the plain weight of a key is its steered one times ``u = 2^(lowest λb - λb)``, a figure a key and not
+a score. So every sum that a row needs is one of its weights ``p`` against a column along the keys, and the matrix unit
+takes them all in one narrow product: against 1 (the steered sum), u (the plain one) and ``u (λb - lowest)`` (for KL);
+against 1 and u again for the entropies, of ``p log p``. All of them see the same rounded ``p``, so the statistics are
+those of one distribution a rounding away: KL is 0 where λ is.
+
+The floor's ``Σ w v`` and ``Σ w`` are what a query of zeros gathers in the steered loop, whose logits are λb alone: the
+last row of each block is one, at no instruction a score and 1/BLOCK_M of the rows. Blocks that only some queries see
+whole (the diagonal, the last one) have their values read twice.
+
+The columns are made once a (batch, head), ahead, by ``columns_kernel``; that also finds the span. Where it is wider
+than the limit, a program ends at once, and the kernels that keep two exponentials do that head.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from rls_kernels.triton.tiles import (
+    LN_2,
+    LOG2_E,
+    dot,
+    finite,
+    key_range,
+    key_row,
+    load_row,
+    load_tile,
+    store_figures,
+    visible_keys,
+)
+
+# Float16 columns are raised by this power of two, the most that they fall below 1: their low parts would underflow.
+COLUMN_BITS = tl.constexpr(12)
+# Biases that a program of columns_kernel reads at a time.
+SPAN_KEYS = tl.constexpr(4096)
+
+
+@triton.jit
+def columns_kernel(
+    bias_ptr,
+    strength_ptr,
+    lengths_ptr,
+    columns_ptr,
+    span_ptr,
+    stride_bias_b,
+    stride_bias_h,
+    stride_bias_n,
+    stride_strength_b,
+    stride_strength_h,
+    heads,
+    key_length,
+    HAS_LENGTHS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The lowest λb and its span, in base 2, and the columns of BLOCK_N keys of one row, a (batch, head).
+
+    ``span_ptr`` is float32 [rows, 2], ``columns_ptr`` [rows, key_length, COLUMNS] in float16 or bfloat16. Each program
+    scans all visible keys of its row: that is cheap beside a launch of its own.
+    """
+    blocks = tl.cdiv(key_length, BLOCK_N)
+    block = tl.program_id(0) % blocks
+    row = tl.cast(tl.program_id(0) // blocks, tl.int64)
+    batch = row // heads
+    head = row % heads
+    bias_ptr += batch * stride_bias_b + head * stride_bias_h
+    strength_2 = tl.load(strength_ptr + batch * stride_strength_b + head * stride_strength_h) * LOG2_E
+    limit = tl.load(lengths_ptr + batch) if HAS_LENGTHS else key_length
+
+    keys = tl.arange(0, SPAN_KEYS)
+    least = tl.full([SPAN_KEYS], float("inf"), tl.float32)
+    most = tl.full([SPAN_KEYS], float("-inf"), tl.float32)
+    for start_n in tl.range(0, limit, SPAN_KEYS, num_stages=1):
+        seen = start_n + keys < limit
+        logit_bias = load_row(bias_ptr, start_n, stride_bias_n, keys, limit, True) * strength_2
+        least = tl.minimum(least, tl.where(seen, logit_bias, float("inf")))
+        most = tl.maximum(most, tl.where(seen, logit_bias, float("-inf")))
+    lowest = tl.where(limit > 0, tl.min(least, 0), 0.0)
+    span = tl.where(limit > 0, tl.max(most, 0), 0.0) - lowest
+    if block == 0:
+        tl.store(span_ptr + 2 * row, lowest)
+        tl.store(span_ptr + 2 * row + 1, span)
+
+    start = block * BLOCK_N
+    key_rows = tl.arange(0, BLOCK_N)
+    above = (load_row(bias_ptr, start, stride_bias_n, key_rows, limit, True) * strength_2 - lowest)[:, None]
+    dtype = columns_ptr.dtype.element_ty
+    column_bits: tl.constexpr = COLUMN_BITS.value if dtype == tl.float16 else 0
+    plain = tl.exp2(column_bits - above)
+    high = plain.to(dtype).to(tl.float32)
+    raised = plain * above
+    raised_high = raised.to(dtype).to(tl.float32)
+    index = tl.arange(0, COLUMNS)[None, :]
+    columns = tl.where(index == 0, 1.0, 0.0)
+    columns = tl.where(index == 1, high, columns)
+    columns = tl.where(index == 2, plain - high, columns)
+    columns = tl.where(index == 3, raised_high, columns)
+    columns = tl.where(index == 4, raised - raised_high, columns)
+    tl.store(
+        columns_ptr + (row * key_length + start + key_rows)[:, None] * COLUMNS + index,
+        columns.to(dtype),
+        mask=(start + key_rows < limit)[:, None],
+    )
+
+
+@triton.jit
+def _attend(
+    out,
+    row_max,
+    sums,
+    moments,
+    query,
+    scale_2,
+    raise_bits,
+    bias_factor,
+    start_n,
+    limit,
+    last_key,
+    is_query,
+    key_rows,
+    columns,
+    value_columns,
+    key_ptr,
+    stride_kn,
+    stride_kd,
+    value_ptr,
+    stride_vn,
+    stride_vd,
+    bias_ptr,
+    stride_bias_n,
+    columns_ptr,
+    HEAD_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    STATS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Take one block of keys into the running rows; MASKED blocks are those that some query sees only in part.
+
+    ``sums`` and ``moments`` [M, COLUMNS] are p and p log p against the columns, both relative to the running shift.
+    """
+    key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, MASKED)
+    bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, MASKED)
+    logit_bias = tl.broadcast_to(key_row(bias_factor * bias), [query.shape[0], key.shape[0]])
+    scores = dot(query, key.T, logit_bias, PRECISION)
+    if MASKED:
+        # The row that gathers eps sums sees none of these keys.
+        visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL) & is_query[:, None]
+        scores = tl.where(visible, scores, float("-inf"))
+    new_max = tl.maximum(row_max, tl.max(scores, 1))
+    shift = (finite(new_max) if MASKED else new_max) * scale_2 - raise_bits
+    logits = scores * scale_2 - shift[:, None]
+    weights = tl.exp2(logits)
+    decay = tl.exp2(row_max * scale_2 - raise_bits - shift)
+
+    sum_columns = load_tile(columns_ptr, start_n, COLUMNS, 1, key_rows, limit, tl.arange(0, COLUMNS), COLUMNS, MASKED)
+    counted = weights.to(sum_columns.dtype)
+    if STATS:
+        if MASKED:
+            # A hidden key's logit is -inf, and its weight of 0 must win.
+            logits = tl.where(visible, logits, 0.0)
+        # Moments are about the running shift: take them along to the new one.
+        moved = finite(row_max) * scale_2 - raise_bits - shift
+        moments = (moments + sums * moved[:, None]) * decay[:, None]
+        # In float16 two products are one instruction; of p as it is summed, so that its rounding matters little.
+        moments = dot(counted * logits.to(counted.dtype), sum_columns, moments, PRECISION)
+    sums = dot(counted, sum_columns, sums * decay[:, None], PRECISION)
+    value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, MASKED)
+    out = dot(weights.to(value.dtype), value, out * decay[:, None], PRECISION)
+    return out, new_max, sums, moments
+
+
+@triton.jit
+def _column(tile, first: tl.constexpr, last: tl.constexpr):
+    """Sum of columns ``first`` to ``last`` of [M, N], as [M]."""
+    index = tl.arange(0, tile.shape[1])[None, :]
+    return tl.sum(tl.where((index >= first) & (index <= last), tile, 0.0), 1)
+
+
+@triton.jit(do_not_specialize=("stride_row_b", "stride_row_h"))
+def narrow_kernel(
+    query_ptr,
+    key_ptr,
+    value_ptr,
+    bias_ptr,
+    strength_ptr,
+    lengths_ptr,
+    out_ptr,
+    lse_ptr,
+    norm_ptr,
+    stats_ptr,
+    columns_ptr,
+    span_ptr,
+    stride_qb,
+    stride_qh,
+    stride_qm,
+    stride_qd,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    stride_kd,
+    stride_vb,
+    stride_vh,
+    stride_vn,
+    stride_vd,
+    stride_bias_b,
+    stride_bias_h,
+    stride_bias_n,
+    stride_strength_b,
+    stride_strength_h,
+    stride_strength_m,
+    stride_row_b,
+    stride_row_h,
+    scale,
+    eps,
+    batches,
+    query_heads,
+    group_size,
+    query_length,
+    key_length,
+    HEAD_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+    HAS_EPS: tl.constexpr,
+    STATS: tl.constexpr,
+    NARROW: tl.constexpr,
+    PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr,
+):
+    """One block of queries of one head, where λb spans NARROW powers of two at most.
+
+    Outputs as ``prefill_kernel``'s, or with HAS_EPS as ``floored_kernel``'s, whose BLOCK_M - 1 queries it takes, too.
+    ``columns_ptr`` and ``span_ptr`` are what ``columns_kernel`` wrote; a (batch, head) finds its row by the two
+    ``stride_row`` (rows, 0 where one row serves all).
+    """
+    queries: tl.constexpr = BLOCK_M - 1 if HAS_EPS else BLOCK_M
+    blocks = tl.cdiv(query_length, queries)
+    block = tl.program_id(0) % blocks
+    batch_head = tl.program_id(0) // blocks
+    batch = tl.cast(batch_head // query_heads, tl.int64)
+    head = tl.cast(batch_head % query_heads, tl.int64)
+    table_row = batch * stride_row_b + head * stride_row_h
+    lowest = tl.load(span_ptr + 2 * table_row)
+    span = tl.load(span_ptr + 2 * table_row + 1)
+    if not (span <= NARROW):
+        return
+    if CAUSAL:
+        # Blocks with the most keys start first, so that the last to finish are short.
+        block = blocks - 1 - block
+    query_ptr += batch * stride_qb + head * stride_qh
+    key_ptr += batch * stride_kb + head // group_size * stride_kh
+    value_ptr += batch * stride_vb + head // group_size * stride_vh
+    bias_ptr += batch * stride_bias_b + head * stride_bias_h
+    columns_ptr += table_row * key_length * COLUMNS
+    strength = tl.load(strength_ptr + batch * stride_strength_b + head * stride_strength_h)
+
+    start_m = block * queries
+    query_rows = tl.arange(0, BLOCK_M)
+    key_rows = tl.arange(0, BLOCK_N)
+    columns = tl.arange(0, BLOCK_D)
+    value_columns = tl.arange(0, BLOCK_DV)
+    last_key = start_m + query_rows + (key_length - query_length)
+    limit = tl.load(lengths_ptr + batch) if HAS_LENGTHS else key_length
+    full, end = key_range(start_m, query_length, key_length, limit, CAUSAL, queries, BLOCK_N)
+
+    is_query = query_rows < queries
+    last_query = tl.minimum(query_length, start_m + queries)
+    query = load_tile(query_ptr, start_m, stride_qm, stride_qd, query_rows, last_query, columns, HEAD_DIM, True)
+    scale_2 = scale * LOG2_E
+    # Float16 weights are raised so that those that are large without steering keep their precision. With statistics by
+    # half the span alone: log p, whose rounding they feel, is smallest about the middle.
+    column_bits: tl.constexpr = COLUMN_BITS.value if columns_ptr.dtype.element_ty == tl.float16 else 0
+    raise_bits = tl.ceil(span * (0.5 if STATS else 1.0)) if column_bits > 0 else 0.0
+
+    out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    sums = tl.zeros([BLOCK_M, COLUMNS], tl.float32)
+    moments = sums
+    for start_n in tl.range(0, full, BLOCK_N):
+        out, row_max, sums, moments = _attend(
+            out, row_max, sums, moments, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
+            is_query, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr, stride_vn, stride_vd,
+            bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, MASKED=False,
+        )  # fmt: skip
+    for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
+        out, row_max, sums, moments = _attend(
+            out, row_max, sums, moments, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
+            is_query, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr, stride_vn, stride_vd,
+            bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, MASKED=True,
+        )  # fmt: skip
+
+    steered_sum = _column(sums, 0, 0)
+    # With λb less its lowest as the bias, the plain sum has the same shift as the steered one.
+    plain_sum = _column(sums, 1, 2) * 2.0**-column_bits
+    seen = steered_sum > 0
+    steered_total = tl.where(seen, steered_sum, 1.0)
+    plain_total = tl.where(seen, plain_sum, 1.0)
+    shift = finite(row_max) * scale_2 - raise_bits
+    lse = shift - lowest + tl.log2(plain_total)
+    lse_steered = shift + tl.log2(steered_total)
+    in_range = start_m + query_rows < last_query
+    row = tl.cast(batch_head, tl.int64) * query_length + start_m + query_rows
+    tl.store(lse_ptr + row, tl.where(seen, (lse if HAS_EPS else lse_steered) * LN_2, float("-inf")), mask=in_range)
+    if STATS:
+        mean_above = _column(sums, 3, 4) * 2.0**-column_bits / plain_total
+        plain_moment = _column(moments, 1, 2) * 2.0**-column_bits / plain_total
+        store_figures(
+            stats_ptr, row, tl.cast(batches, tl.int64) * query_heads * query_length, in_range, seen, lse, lse_steered,
+            tl.log2(plain_total) - plain_moment + mean_above,
+            tl.log2(steered_total) - _column(moments, 0, 0) / steered_total,
+            tl.log2(steered_total) - tl.log2(plain_total) - mean_above,
+        )  # fmt: skip
+
+    # From here all w are relative to the lowest, and all sums divided by ``unit``, so that eps need not survive in the
+    # values' dtype. As ``Σ A w`` is 1 at least, an eps below 2^-30 may be lost there.
+    mass = steered_total
+    unit = tl.maximum(eps, 2.0**-30)
+    if HAS_EPS:
+        # Of the keys that all queries see, the last row has Σ w and Σ w v, about a shift of its own.
+        gathered_shift = tl.sum(tl.where(is_query, 0.0, shift), 0) - lowest
+        shared = tl.where(full > 0, tl.exp2(gathered_shift), 0.0) * (eps / unit)
+        shared_value = tl.sum(tl.where(is_query[:, None], 0.0, out), 0)
+        # As a row for each query: Triton 3.7.1 cannot reduce what lay in tensor memory to one number.
+        shared_sum = tl.sum(tl.where(is_query[:, None], 0.0, sums), 0)
+        shared_sum = _column(tl.broadcast_to(shared_sum[None, :], [BLOCK_M, COLUMNS]), 0, 0)
+        normaliser = 1.0 / (plain_total * unit)
+        mass = steered_total * normaliser + shared * shared_sum
+        out = out * normaliser[:, None] + shared * shared_value[None, :]
+        for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
+            logit_bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, True) * (strength * LOG2_E)
+            value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, True)
+            visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL) & is_query[:, None]
+            raised = tl.where(visible, (tl.exp2(logit_bias - lowest) * (eps / unit))[None, :], 0.0)
+            mass += tl.sum(raised, 1)
+            out = dot(raised.to(value.dtype), value, out, PRECISION)
+        norm = lowest + tl.log2(tl.where(seen, mass, 1.0)) + tl.log2(unit)
+        tl.store(norm_ptr + row, norm * LN_2, mask=in_range)
+    out = out / tl.where(seen, mass, 1.0)[:, None]
+    tl.store(
+        out_ptr + row[:, None] * VALUE_DIM + value_columns[None, :],
+        out.to(out_ptr.dtype.element_ty),
+        mask=in_range[:, None] & (value_columns < VALUE_DIM)[None, :],
+    )
