@@ -59,17 +59,23 @@ def prefill(
         return Configuration(64 if head_dim <= 64 else 32, 32 if head_dim <= 128 else 16, 4, 2, partials)
     if head_dim > 128:
         return Configuration(64, 32, 4, 2, partials)
-    by_dot = arch in (80, 90, 100) and not exact_sums
-    # eps keeps a sum of plain weights beside the one by dot.
-    partials = 16 if by_dot and not has_eps else partials
+    # Sums by dot where instructions bind before tensor throughput does, and where wide heads leave no registers.
+    by_dot = (arch in (80, 90, 100) or head_dim > 64) and not exact_sums
+    # The narrowest tile that the matrix unit sums into; on sm_90 a wider one compiles to less. Eps keeps a sum of plain
+    # weights beside it.
+    if by_dot and not has_eps:
+        partials = 16 if arch in (90, 100) else 8
     is_plain = not (exact_sums or has_eps)
+    # Registers hold scores, output and sums: what is wide or keeps more sums takes fewer keys a block.
     if arch == 90:
-        return Configuration(128, 64, 8, 2, partials, by_dot)
+        return Configuration(128, 32 if exact_sums and head_dim > 64 else 64, 8, 2, partials, by_dot)
     if arch == 100:
-        return Configuration(128, 64, 4 if is_plain else 8, 2, partials, by_dot)
-    # mma.sync keeps scores and output in registers: what is wide or keeps more sums takes fewer keys a block.
+        return Configuration(128, 32 if exact_sums else 64, 4 if is_plain else 8, 2, partials, by_dot)
     keys = 64 if head_dim <= 64 and is_plain else 32
-    return Configuration(128, keys, 8, 2, partials, by_dot)
+    if arch == 120 and exact_sums and head_dim > 64:
+        keys = 16
+    # Four warps share each fragment of keys and values between two tiles of queries; elsewhere that would spill.
+    return Configuration(128, keys, 4 if keys == 64 and arch == 80 else 8, 2, partials, by_dot)
 
 
 def narrowest(is_float16: bool, stats: bool) -> float:
@@ -90,7 +96,9 @@ def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
         return Configuration(64, 32, 4, 2)
     if arch in (90, 100):
         return Configuration(128, 64, 8 if arch == 90 else 4, 2)
-    return Configuration(128, 64 if head_dim <= 64 else 32, 8, 2)
+    if head_dim > 64:
+        return Configuration(128, 32, 8, 2)
+    return Configuration(128, 64, 4 if arch == 80 else 8, 2)
 
 
 def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:
@@ -113,5 +121,4 @@ def backward(arch: int, head_dim: int, element_bytes: int) -> tuple[Configuratio
     if arch == 100 or head_dim > 64:
         square = Configuration(64, 64, num_warps=8, num_stages=1)
         return square, square
-    narrow = Configuration(64, 32, num_warps=4, num_stages=1)
-    return narrow, narrow
+    return Configuration(64, 32, num_warps=4, num_stages=1), Configuration(32, 64, num_warps=4, num_stages=1)

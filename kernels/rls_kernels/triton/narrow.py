@@ -329,7 +329,11 @@ def narrow_kernel(
         # Of the keys that all queries see, the last row has Σ w and Σ w v, about a shift of its own.
         gathered_shift = tl.sum(tl.where(is_query, 0.0, shift), 0) - lowest
         shared = tl.where(full > 0, tl.exp2(gathered_shift), 0.0) * (eps / unit)
-        shared_value = tl.sum(tl.where(is_query[:, None], 0.0, out), 0)
+        # In halves: the whole tile twice, in registers, would spill on sm_100.
+        left, right = tl.split(tl.permute(tl.reshape(out, [BLOCK_M, 2, BLOCK_DV // 2]), (0, 2, 1)))
+        left = tl.sum(tl.where(is_query[:, None], 0.0, left), 0)
+        right = tl.sum(tl.where(is_query[:, None], 0.0, right), 0)
+        shared_value = tl.reshape(tl.permute(tl.join(left, right), (1, 0)), [BLOCK_DV])
         # As a row for each query: Triton 3.7.1 cannot reduce what lay in tensor memory to one number.
         shared_sum = tl.sum(tl.where(is_query[:, None], 0.0, sums), 0)
         shared_sum = _column(tl.broadcast_to(shared_sum[None, :], [BLOCK_M, COLUMNS]), 0, 0)
