@@ -61,8 +61,8 @@ def prefill(
         return Configuration(64, 32, 4, 2, partials)
     # Sums by dot where instructions bind before tensor throughput does, and where wide heads leave no registers.
     by_dot = (arch in (80, 90, 100) or head_dim > 64) and not exact_sums
-    # The narrowest tile that the matrix unit sums into (on sm_90 a wider one compiles to less); eps keeps a sum of
-    # plain weights beside it.
+    # The narrowest tile that the matrix unit sums into; on sm_90 a wider one compiles to less. Eps keeps a sum of plain
+    # weights beside it.
     if by_dot and not has_eps:
         partials = 16 if arch in (90, 100) else 8
     is_plain = not (exact_sums or has_eps)
