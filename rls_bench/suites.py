@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rls_bench.problem import Problem
+from rls_bench.problem import DType, Problem
 
 
 def names() -> list[str]:
@@ -14,9 +14,14 @@ def names() -> list[str]:
     return sorted(_SUITES)
 
 
-def default(device: str) -> str:
-    """The suite that ``rls-bench run`` takes where none is named."""
-    return "standard" if device == "cuda" else "laptop"
+def default(device: str, cpu_isa: Sequence[str] = ()) -> str:
+    """The suite that ``rls-bench run`` takes where none is named; ``cpu_isa`` as ``host.current()`` spells it.
+
+    A CPU gets the dtype that it computes in: where it has no bfloat16 products, torch's take ten times as long.
+    """
+    if device == "cuda":
+        return "standard"
+    return "laptop-bf16" if {"avx512_bf16", "amx_bf16"} & set(cpu_isa) else "laptop"
 
 
 def get(name: str, device: str = "cpu", **changes: Any) -> list[Problem]:
@@ -66,11 +71,12 @@ def published() -> list[Problem]:
     ]
 
 
-def laptop() -> list[Problem]:
+def laptop(dtype: DType = "float32") -> list[Problem]:
     """What two CPU cores answer in two minutes: the published shape, a small model's prefill, a decode."""
     return [
-        _attention("published", "32/32", 1024, 128, dtype="bfloat16"),
-        _attention("SmolLM2 prefill", "9/3", 1024, 64, dtype="bfloat16", is_causal=True),
+        _attention("published", "32/32", 1024, 128, dtype=dtype),
+        _attention("SmolLM2 prefill", "9/3", 1024, 64, dtype=dtype, is_causal=True),
+        # A cache of keys is kept in half precision everywhere, and reading it is what a decode step takes.
         _attention("Llama-3-8B decode", "32/8", (1, 4096), 128, dtype="bfloat16"),
     ]
 
@@ -106,6 +112,7 @@ _SUITES: dict[str, Callable[[], list[Problem]]] = {
     "smoke": smoke,
     "published": published,
     "laptop": laptop,
+    "laptop-bf16": lambda: laptop("bfloat16"),
     "standard": standard,
     "long": long,
 }

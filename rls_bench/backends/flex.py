@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from functools import cache
+from functools import cache, lru_cache
 from inspect import signature
 from typing import Any
 
 import torch
 from rls_baselines.flex import steering_score_mod, visible_blocks
 from torch import Tensor
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
 from rls_bench.inputs import Inputs
@@ -20,12 +20,38 @@ from rls_bench.problem import Problem
 _MOST_SHAPES = 1024
 
 
+def _steered(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    blocks: BlockMask | None,
+    scale: float,
+    enable_gqa: bool,
+) -> Tensor:
+    """What is compiled. The score_mod is made inside, so that another saliency is another argument and not another
+    function, which would be compiled anew.
+    """
+    score_mod = steering_score_mod(bias, strength)
+    result: Tensor = flex_attention(
+        query, key, value, score_mod=score_mod, block_mask=blocks, scale=scale, enable_gqa=enable_gqa
+    )
+    return result
+
+
 @cache
 def _compiled() -> Any:
     # Each shape is a compilation of its own, and torch's limit of eight serves against accidents, not for this.
     known = signature(torch.compile).parameters
     limit: dict[str, Any] = {"recompile_limit": _MOST_SHAPES} if "recompile_limit" in known else {}
-    return torch.compile(flex_attention, fullgraph=True, dynamic=False, **limit)
+    return torch.compile(_steered, fullgraph=True, dynamic=False, **limit)
+
+
+@lru_cache(maxsize=16)
+def _causal_blocks(problem: tuple[int, int, int], device: str) -> BlockMask | None:
+    """The block mask of a causal problem without padding: the same object each time, since another is compiled anew."""
+    return visible_blocks(*problem, is_causal=True, key_lengths=None, device=device)
 
 
 class Flex(Backend):
@@ -63,27 +89,27 @@ class Flex(Backend):
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once."""
         problem = inputs.problem
-        blocks = visible_blocks(
-            problem.batch,
-            problem.query_length,
-            problem.key_length,
-            is_causal=problem.masks_causally,
-            key_lengths=inputs.key_lengths,
-            device=problem.device,
-        )
-        compiled = _compiled()
-        score_mod = steering_score_mod(inputs.bias, inputs.strength)
+        sizes = problem.batch, problem.query_length, problem.key_length
+        if inputs.key_lengths is None:
+            blocks = _causal_blocks(sizes, problem.device) if problem.masks_causally else None
+        else:
+            blocks = visible_blocks(
+                *sizes, is_causal=problem.masks_causally, key_lengths=inputs.key_lengths, device=problem.device
+            )
+        compiled, has_groups = _compiled(), problem.group_size > 1
 
         def call() -> Tensor:
-            return compiled(
+            result: Tensor = compiled(
                 inputs.query,
                 inputs.key,
                 inputs.value,
-                score_mod=score_mod,
-                block_mask=blocks,
-                scale=inputs.scale,
-                enable_gqa=problem.group_size > 1,
+                inputs.bias,
+                inputs.strength,
+                blocks,
+                inputs.scale,
+                has_groups,
             )
+            return result
 
         # Before torch.compile took a limit of its own, the global one held.
         with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES, accumulated_recompile_limit=_MOST_SHAPES):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    suite: Annotated[str, typer.Option(help="A suite by name; the device chooses where none is given.")] = "",
+    suite: Annotated[str, typer.Option(help="A suite by name; the machine chooses where none is given.")] = "",
     backend: Annotated[
         list[str] | None, typer.Option(help="A backend by name; repeat for several. All by default.")
     ] = None,
@@ -72,12 +72,12 @@ def _plan(
 ) -> Plan:
     import torch
 
-    from rls_bench import suites
+    from rls_bench import host, suites
     from rls_bench.backends import registry
     from rls_bench.runner import Plan
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = suite or suites.default(device)
+    name = suite or suites.default(device, host.current().cpu_isa)
     changes: dict[str, Any] = {"inputs": inputs, "seed": seed, **({"dtype": dtype} if dtype else {})}
     try:
         problems = suites.get(name, device, **changes)

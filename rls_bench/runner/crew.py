@@ -26,6 +26,8 @@ class Crew:
         self._backends: dict[str, str] = {}
         self._workers: dict[str, Worker] = {}
         self.measurable: dict[str, messages.Verdict] = {}
+        # Labels that take long to prepare a problem, on one core: compilers, and interpreters that are never timed.
+        self.slow: set[str] = set()
         # Questions that a label's current problem has no answer to.
         self.unanswered: dict[str, set[Question]] = {}
 
@@ -65,6 +67,8 @@ class Crew:
                 continue
             assert isinstance(reply, messages.Introduction)
             self.measurable[label] = reply.measurable
+            if reply.compiles or not reply.measurable.yes:
+                self.slow.add(label)
             answers[label] = reply
         for label in answers:
             if isinstance(answers[label], WorkerLost):
@@ -73,12 +77,25 @@ class Crew:
 
     def ask(self, label: str, request: messages.Request) -> messages.Reply:
         """One question to one worker, started anew where it was lost; raises WorkerLost."""
+        self.tell(label, request)
+        return self.reply(label, request)
+
+    def tell(self, label: str, request: messages.Request) -> None:
+        """The first half of ``ask``: hand ``request`` over and go on; raises WorkerLost."""
         worker = self._workers.get(label)
         if worker is None:
             worker = self._workers[label] = Worker(self._backends[label], self._shared.fileno(), self._nursery)
+        try:
+            worker.tell(request)
+        except WorkerLost:
+            self._drop(label)
+            raise
+
+    def reply(self, label: str, request: messages.Request) -> messages.Reply:
+        """The second half of ``ask``: wait for the reply to ``request``; raises WorkerLost."""
         compiles = isinstance(request, messages.Prepare)
         try:
-            return worker.ask(request, self._compile_timeout_seconds if compiles else self._timeout_seconds)
+            return self._workers[label].reply(self._compile_timeout_seconds if compiles else self._timeout_seconds)
         except WorkerLost:
             self._drop(label)
             raise

@@ -60,10 +60,13 @@ Request = Introduce | Prepare | Sample | Release
 
 
 class Introduction(msgspec.Struct, tag=True):
+    """``compiles``: preparing takes long, on one core."""
+
     machine: Machine
     available: Verdict
     measurable: Verdict
     supports: list[Verdict]
+    compiles: bool = False
 
 
 class Prepared(msgspec.Struct, tag=True):

@@ -157,30 +157,69 @@ class Session:
     def _slice(self, crew: Crew, launch: int, cells: list[Cell]) -> None:
         """One problem in one launch: prepare and check each label, then take turns."""
         with self._ledger.checking(thorough=any(cell.checked is None for cell in cells)):
-            call_ns = {cell.label: took for cell in cells if (took := self._prepare(crew, cell)) is not None}
+            call_ns = self._prepare_all(crew, cells)
             if self._plan.aa and self._board.twin is None and call_ns:
                 cells = [*cells, self._start_twin(crew, call_ns, cells[0].index)]
-                self._prepare(crew, cells[-1])
+                self._prepare_all(crew, cells[-1:])
         with self._ledger.taking_turns():
             self._take_turns(crew, launch, [cell for cell in cells if cell.is_open])
         for cell in cells:
             crew.release(cell.label)
 
+    def _prepare_all(self, crew: Crew, cells: list[Cell]) -> dict[str, int]:
+        """Have each worker check its cell: what a call took in nanoseconds, by label, where it is to be timed.
+
+        Compilers and interpreters work beside the others, for nothing is timed meanwhile. They begin once one of the
+        others has left the inputs and the oracle's answer for all, which nobody writes to afterwards.
+        """
+        slow = [cell for cell in cells if cell.label in crew.slow]
+        call_ns: dict[str, int] = {}
+        waiting: list[tuple[Cell, messages.Prepare]] = []
+        for cell in [cell for cell in cells if cell not in slow]:
+            if (took := self._prepare(crew, cell)) is not None:
+                call_ns[cell.label] = took
+                if slow:
+                    waiting = [(each, request) for each in slow if (request := self._tell_to_prepare(crew, each))]
+                    slow = []
+        for cell, request in waiting:
+            if (took := self._prepared(crew, cell, request)) is not None:
+                call_ns[cell.label] = took
+        # None of the others came to an end.
+        for cell in slow:
+            if (took := self._prepare(crew, cell)) is not None:
+                call_ns[cell.label] = took
+        return call_ns
+
     def _prepare(self, crew: Crew, cell: Cell) -> int | None:
         """Have the worker check the cell; what a call took in nanoseconds, or None where it is not to be timed."""
+        request = self._tell_to_prepare(crew, cell)
+        return None if request is None else self._prepared(crew, cell, request)
+
+    def _tell_to_prepare(self, crew: Crew, cell: Cell) -> messages.Prepare | None:
+        """Ask for the check and don't wait; None where there is nothing to ask, or nobody."""
         if not cell.is_open:
             return None
         measurable = crew.measurable.get(cell.label, messages.Verdict(True))
         known = cell.checked.fingerprint if cell.checked is not None else []
         request = messages.Prepare(cell.problem, measurable.yes, self._plan.input_bytes, self._plan.probes, known)
         try:
-            reply = crew.ask(cell.label, request)
+            crew.tell(cell.label, request)
+        except WorkerLost as lost:
+            self._end(cell, lost.status, lost.reason)
+            return None
+        return request
+
+    def _prepared(self, crew: Crew, cell: Cell, request: messages.Prepare) -> int | None:
+        """Take in the answer to ``request``; as ``_prepare``."""
+        try:
+            reply = crew.reply(cell.label, request)
         except WorkerLost as lost:
             self._end(cell, lost.status, lost.reason)
             return None
         assert isinstance(reply, messages.Prepared)
         self._ledger.checked(reply.calls_ns, reply.compile_seconds, reply.oracle_seconds)
         if cell.checked is None:
+            measurable = crew.measurable.get(cell.label, messages.Verdict(True))
             self._note(_checked(cell, reply, measurable))
         if reply.status != "ok":
             self._close(crew, cell, reply.status, reply.reason)

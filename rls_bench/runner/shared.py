@@ -76,8 +76,9 @@ def variant(inputs: Inputs, index: int) -> Inputs:
     """
     tensors = {name: tensor.detach().clone() for name, tensor in inputs.tensors().items()}
     query, bias = tensors["query"], tensors["bias"]
-    tensors["query"] = query.roll(index, 2) if query.shape[2] > index else query.neg() / index
-    tensors["bias"] = bias.roll(index * (bias.shape[-1] // 7 + 1), -1)
+    # Copied in place, so that even the strides stay what a compiled call was compiled for.
+    query.copy_(query.roll(index, 2) if query.shape[2] > index else query.neg() / index)
+    bias.copy_(bias.roll(index * (bias.shape[-1] // 7 + 1), -1))
     for name in ("query", "key", "value"):
         tensors[name].requires_grad_(inputs.problem.requires_grad)
     return Inputs(problem=inputs.problem, scale=inputs.scale, **tensors)

@@ -96,6 +96,7 @@ class Workbench:
             _verdict(backend.available()),
             _verdict(backend.measurable()),
             [_verdict(backend.supports(problem)) for problem in request.problems],
+            backend.compiles,
         )
 
     def _prepare(self, request: messages.Prepare) -> messages.Prepared:
