@@ -24,16 +24,20 @@ _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mpre
 # One object a file. What runs on every CPU comes first, so that the linker takes shared template code from there.
 _OBJECTS: dict[str, tuple[str, ...]] = {
     "dispatch.cpp": (),
+    "runs.cpp": (),
     "threads.cpp": (),
     "avx2.cpp": _AVX2,
     "avx512.cpp": _AVX512,
     "avx512_bf16.cpp": (*_AVX512, "-mavx512bf16"),
 }
 _AMX = ("amx_bf16.cpp", (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"))
-# Flags of the builds besides the plain one: with address and undefined-behaviour checks, and with AMX's tiles emulated.
+# Flags of the builds besides the plain one: with address and undefined-behaviour checks, the same with a fault that
+# they must find, and with AMX's tiles emulated.
+_SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "": (),
-    "sanitized": ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g"),
+    "sanitized": _SANITIZED,
+    "sanitized_fault": (*_SANITIZED, "-DRLS_PLANT_A_FAULT"),
     "emulated_amx": ("-DRLS_EMULATE_AMX",),
 }
 
@@ -57,6 +61,12 @@ def compiler() -> str | None:
     """Path of the C++ compiler: $CXX, else the first found of c++, g++ and clang++."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     return next(filter(None, map(shutil.which, names)), None)
+
+
+def sanitizer_libraries() -> str:
+    """LD_PRELOAD for a process that loads a sanitized variant: the checkers must stand before all other libraries."""
+    command = [str(compiler()), "-print-file-name=libasan.so"], [str(compiler()), "-print-file-name=libubsan.so"]
+    return " ".join(subprocess.run(each, capture_output=True, text=True, check=True).stdout.strip() for each in command)
 
 
 def build(variant: str = "") -> Path:

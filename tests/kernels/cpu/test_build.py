@@ -75,7 +75,8 @@ def test_flags_and_compiler_are_part_of_the_key(own_cache: Path, monkeypatch: py
 
 
 def test_an_unknown_variant_is_named() -> None:
-    with pytest.raises(build.BuildError, match=r"RLS_CPU_BUILD: wanted one of sanitized, emulated_amx; got 'fast'"):
+    names = ", ".join(filter(None, build.VARIANTS))
+    with pytest.raises(build.BuildError, match=rf"RLS_CPU_BUILD: wanted one of {names}; got 'fast'"):
         build.build("fast")
 
 

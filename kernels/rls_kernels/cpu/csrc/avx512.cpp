@@ -10,10 +10,7 @@ using namespace avx512_isa;
 
 const Isa avx512 = {
     "avx512",
-    [] {
-        return avx2.runs() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    },
+    runs_avx512,
     {prefill<Float32Units, RLS_FLOAT32>, prefill<Float32Units, RLS_BFLOAT16>, prefill<Float32Units, RLS_FLOAT16>},
     {decode<Float32Units, RLS_FLOAT32>, decode<Float32Units, RLS_BFLOAT16>, decode<Float32Units, RLS_FLOAT16>},
     {backward<RLS_FLOAT32>, backward<RLS_BFLOAT16>, backward<RLS_FLOAT16>},

@@ -4,6 +4,7 @@
 // don't depend on them.
 #pragma once
 
+#include "hidden.h"
 #include "steering.h"
 #include "threads.h"
 #include "workspace.h"
@@ -72,9 +73,10 @@ class Backward {
         const int64_t wave = heads_at_once(heads, packed * 4, smaller(query_blocks, key_blocks), call_.threads);
         const Workspace<unit> panels(wave * packed);
         const Workspace<float> scratch(call_.threads * scratch_size());
+        const Workspace<uint8_t> taints(wave * keys_ / KEY_BLOCK);
         const Workspace<float> terms(TERM_PLANES * call_.batch * call_.query_heads * call_.query_length);
-        if (!panels || !scratch || !terms) return RLS_OUT_OF_MEMORY;
-        terms_ = terms + 0, scratch_ = scratch + 0;
+        if (!panels || !scratch || !taints || !terms) return RLS_OUT_OF_MEMORY;
+        terms_ = terms + 0, scratch_ = scratch + 0, taints_ = taints + 0;
         key_panels_ = panels + 0;
         query_panels_ = panels + wave * keys_ * key_row();
         for (first_head_ = 0; first_head_ < heads; first_head_ += wave) {
@@ -125,6 +127,11 @@ class Backward {
         const int64_t length = length_of(call_, batch);
         pack(key_panel(kv), call_.key, batch, head, length, keys_, call_.head_dim);
         pack({value_lanes(kv), nullptr}, call_.value, batch, head, length, keys_, call_.value_dim);
+        for (int64_t start = 0; start < length; start += KEY_BLOCK)
+            taints_[(kv * keys_ + start) / KEY_BLOCK] =
+                call_.is_causal && !all_finite<DTYPE>(row_of<DTYPE>(call_.key, batch, head, start),
+                                                      call_.key.length_stride * ELEMENT_BYTES<DTYPE>,
+                                                      smaller(KEY_BLOCK, length - start), call_.head_dim);
     }
 
     void pack_queries(int64_t local) const {
@@ -263,8 +270,17 @@ class Backward {
                            store(scratch.scores + r * KEY_BLOCK + key - start, first(seen, pair.score, zero));
                            grad_strength[r] = add(grad_strength[r], first(seen, mul(pair.logit, bias), zero));
                        });
-            accumulate_rows<Units>(scratch.sum, width_, rows, reinterpret_cast<unit*>(scratch.scores), KEY_BLOCK,
-                                   key_panel(kv).depth, keys_, start, [keys](int64_t) { return keys; });
+            unit* gradients = reinterpret_cast<unit*>(scratch.scores);
+            if (taints_[(kv * keys_ + start) / KEY_BLOCK]) [[unlikely]] {
+                const int64_t length = length_of(call_, batch);
+                accumulate_seen<Units>(scratch.sum, width_, rows, gradients, KEY_BLOCK, key_panel(kv).depth, keys_,
+                                       start, [&](int64_t row) {
+                                           return smaller(keys, visible_to(call_, first_query + row, length) - start);
+                                       });
+                continue;
+            }
+            accumulate_rows<Units>(scratch.sum, width_, rows, gradients, KEY_BLOCK, key_panel(kv).depth, keys_, start,
+                                   [keys](int64_t) { return keys; });
         }
         for (int64_t r = 0; r < rows; ++r) {
             write_gradient(g_.grad_query, batch, head, first_query + r, scratch.sum + r * width_, call_.head_dim,
@@ -410,6 +426,7 @@ class Backward {
     const int64_t group_, queries_, keys_, width_, value_width_;
     int64_t first_head_ = 0;
     unit *key_panels_ = nullptr, *query_panels_ = nullptr;
+    uint8_t* taints_ = nullptr;
     float *terms_ = nullptr, *scratch_ = nullptr;
 };
 

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "hidden.h"
 #include "rows.h"
 #include "threads.h"
 #include "workspace.h"
@@ -192,6 +193,14 @@ class Decode {
             }
             const Ahead next{start + CHUNK < end ? key + CHUNK * key_stride : nullptr, key_stride,
                              call_.head_dim * ELEMENT_BYTES<DTYPE>};
+            const int64_t all_see = larger(0, smaller(keys, visible_to(call_, 0, length) - start));
+            if (!all_finite<DTYPE>(value + all_see * value_stride, value_stride, keys - all_see, call_.value_dim))
+                [[unlikely]] {
+                for (int64_t r = 0; r < rows_; ++r)
+                    add_chunk(outputs + r * output_size(), weights + r * floors, value, value_stride,
+                              smaller(keys, visible_to(call_, r % call_.query_length, length) - start), floors, next);
+                continue;
+            }
             add_chunk(outputs, weights, value, value_stride, keys, rows_ * floors, next);
         }
     }

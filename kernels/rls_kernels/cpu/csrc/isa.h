@@ -15,6 +15,14 @@ struct Isa {
     int32_t (*backward[3])(const rls_gradient&);
 };
 
+// Each asks for what those before it need, too.
+bool runs_avx2();
+bool runs_avx512();
+bool runs_avx512_bf16();
+bool runs_amx_bf16();
+// Runs AMX instructions: only where the CPU and the operating system have them.
+bool amx_multiplies_rightly();
+
 // amx_bf16 is absent where the compiler doesn't know it (RLS_WITHOUT_AMX).
 extern const Isa avx2, avx512, avx512_bf16, amx_bf16;
 

@@ -74,7 +74,10 @@ template <int DTYPE>
 inline vec load_elements(const void* p, int64_t n) {
     constexpr int SIZE = DTYPE == RLS_FLOAT32 ? 4 : 2;
     alignas(32) unsigned char padded[32] = {};
+    // Left out, this is a read past the end: the fault that `make sanitize-cpu` must find.
+#ifndef RLS_PLANT_A_FAULT
     if (n < LANES) p = memcpy(padded, p, static_cast<size_t>(n) * SIZE);
+#endif
     if constexpr (DTYPE == RLS_FLOAT32) return load(p);
     const __m128i half = _mm_loadu_si128(static_cast<const __m128i*>(p));
     if constexpr (DTYPE == RLS_FLOAT16) return _mm256_cvtph_ps(half);

@@ -2,6 +2,7 @@
 // rows sweep them, each block's scores, softmax and weighted sum staying in registers and the nearest cache.
 #pragma once
 
+#include "hidden.h"
 #include "rows.h"
 #include "steering.h"
 #include "threads.h"
@@ -16,6 +17,8 @@ struct Block {
     const unit* key;
     const unit* value;
     int64_t value_rows;
+    // By KEY_BLOCK of values: whether a mask hides some of it from some rows, and it isn't all finite.
+    const uint8_t* taints;
     KeyRows keys;
     float scale_log2;
     int rows;
@@ -51,6 +54,13 @@ template <class Units, int LEVEL, bool STRENGTH_BY_ROW>
                                                           running);
             }
         }
+        if (block.taints[start / KEY_BLOCK]) [[unlikely]] {
+            accumulate_seen<Units>(running.output, running.output_stride, block.rows, running.weights,
+                                   running.weights_stride, block.value, block.value_rows, start, [&](int64_t row) {
+                                       return smaller(KEY_BLOCK, state.visible[row] - start);
+                                   });
+            continue;
+        }
         accumulate_rows<Units>(running.output, running.output_stride, tile_rows, running.weights,
                                running.weights_stride, block.value, block.value_rows, start, [&](int64_t row) {
                                    return smaller(KEY_BLOCK, state.visible[row + TILE_ROWS - 1] - start);
@@ -79,10 +89,11 @@ class Prefill {
         const Workspace<unit> key(wave * key_units_), value(wave * value_units_);
         const Workspace<float> key_rows(wave * group_ * key_rows_size());
         const Workspace<float> floors(wave * group_ * floors_ * floor_size() + 1);
+        const Workspace<uint8_t> taints(wave * keys_ / KEY_BLOCK);
         const Workspace<char> scratch(call_.threads * scratch_size());
-        if (!key || !value || !key_rows || !floors || !scratch) return RLS_OUT_OF_MEMORY;
+        if (!key || !value || !key_rows || !floors || !taints || !scratch) return RLS_OUT_OF_MEMORY;
         key_ = key + 0, value_ = value + 0, key_rows_ = key_rows + 0, floor_values_ = floors + 0,
-        scratch_ = scratch + 0;
+        scratch_ = scratch + 0, taints_ = taints + 0;
         for (first_head_ = 0; first_head_ < heads; first_head_ += wave) {
             const int64_t here = smaller(wave, heads - first_head_);
             const int64_t chunks = keys_ / KEY_BLOCK;
@@ -124,6 +135,11 @@ class Prefill {
         pack_depth_panel<Units, DTYPE>(value_ + local * value_units_, keys_, row_of<DTYPE>(call_.value, batch, head, 0),
                                        call_.value.length_stride * ELEMENT_BYTES<DTYPE>, start, KEY_BLOCK, end,
                                        call_.value_dim);
+        // Padding is packed as zeros: without causality no row sees less than another.
+        taints_[(local * keys_ + start) / KEY_BLOCK] =
+            call_.is_causal && !all_finite<DTYPE>(row_of<DTYPE>(call_.value, batch, head, start),
+                                                  call_.value.length_stride * ELEMENT_BYTES<DTYPE>, end - start,
+                                                  call_.value_dim);
     }
 
     // The steering rows of the wave's query head `local`, and its eps sums up to where each block of queries begins.
@@ -179,6 +195,7 @@ class Prefill {
                           key_ + kv * key_units_,
                           value_ + kv * value_units_,
                           keys_,
+                          taints_ + kv * keys_ / KEY_BLOCK,
                           KeyRows(key_rows_ + local * key_rows_size(), keys_),
                           call_.scale * LOG2_E,
                           rows};
@@ -243,6 +260,7 @@ class Prefill {
     int64_t first_head_ = 0;
     unit *key_ = nullptr, *value_ = nullptr;
     float *key_rows_ = nullptr, *floor_values_ = nullptr;
+    uint8_t* taints_ = nullptr;
     char* scratch_ = nullptr;
 };
 

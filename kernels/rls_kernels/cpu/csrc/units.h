@@ -66,6 +66,11 @@ struct BFloat16Units {
         return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(high)));
     }
 
+    // The pairs with zeros for their second elements.
+    static vec first_of_pair(vec pairs) {
+        return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(0xffff)));
+    }
+
     template <int VECTORS>
     static void store_weights(unit* p, const vec (&weights)[VECTORS]) {
         static_assert(VECTORS % 2 == 0);
