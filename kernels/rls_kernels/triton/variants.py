@@ -65,7 +65,7 @@ def prefill(
     With ``eps`` or ``stats`` that is the narrow kernel where there is one, or with ``wide`` the one that does the heads
     whose λb spans too much for it, which is called ``prefill-wide``.
     """
-    options = {"is_causal": is_causal, "eps": eps, "stats": stats, "strength_layout": strength_layout}
+    options: dict[str, Any] = {"is_causal": is_causal, "eps": eps, "stats": stats, "strength_layout": strength_layout}
     # λ by query and float32 have no narrow kernel.
     has_narrow = (eps or stats) and dtype != "fp32" and strength_layout != "bhq"
     narrowest = configurations.narrowest(dtype == "fp16", stats)
