@@ -204,7 +204,9 @@ class Session:
         # The twin is another process of a backend that has agreed, as a later launch is.
         checked = cell.checked or self._board[cell.backend, cell.index].checked
         known = checked.fingerprint if checked is not None else []
-        request = messages.Prepare(cell.problem, measurable.yes, self._plan.input_bytes, self._plan.probes, known)
+        # A cell that was raced out takes one sample more, and has no use for distinct inputs.
+        input_bytes = 0 if cell.raced else self._plan.input_bytes
+        request = messages.Prepare(cell.problem, measurable.yes, input_bytes, self._plan.probes, known)
         try:
             crew.tell(cell.label, request)
         except WorkerLost as lost:
