@@ -91,7 +91,7 @@ class Flex(Backend):
             most = _MOST_FLOAT32_KEYS.get(torch.backends.cpu.get_cpu_capability(), _MOST_FLOAT32_KEYS_ELSEWHERE)
             if problem.key_length > most:
                 return no(
-                    f"float32 on this CPU sums keys one by one: from {most} keys on the error passes 2 × the floor"
+                    f"float32 on this CPU sums keys one by one: past {most} keys the error can pass 2 × the floor"
                 )
         if problem.device == "cuda" and min(problem.head_dim, problem.value_dim) < 16:
             return no("CUDA needs head dims of at least 16")
