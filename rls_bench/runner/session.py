@@ -183,7 +183,7 @@ class Session:
                     waiting = [(each, request) for each in slow if (request := self._tell_to_prepare(crew, each))]
                     slow = []
         for cell, request in waiting:
-            if (took := self._prepared(crew, cell, request)) is not None:
+            if (took := self._prepared(crew, cell, request, beside=True)) is not None:
                 call_ns[cell.label] = took
         # None of the others came to an end.
         for cell in slow:
@@ -214,15 +214,20 @@ class Session:
             return None
         return request
 
-    def _prepared(self, crew: Crew, cell: Cell, request: messages.Prepare) -> int | None:
-        """Take in the answer to ``request``; as ``_prepare``."""
+    def _prepared(self, crew: Crew, cell: Cell, request: messages.Prepare, beside: bool = False) -> int | None:
+        """Take in the answer to ``request``; as ``_prepare``. ``beside``: the worker was at it while others were asked."""
+        began = time.monotonic()
         try:
             reply = crew.reply(cell.label, request)
         except WorkerLost as lost:
             self._end(cell, lost.status, lost.reason)
             return None
         assert isinstance(reply, messages.Prepared)
-        self._ledger.checked(reply.calls_ns, reply.compile_seconds, reply.oracle_seconds)
+        if beside:
+            # Of work that overlaps, only the wait for it is wall time.
+            self._ledger.checked(0, time.monotonic() - began, 0.0)
+        else:
+            self._ledger.checked(reply.calls_ns, reply.compile_seconds, reply.oracle_seconds)
         if cell.checked is None:
             measurable = crew.measurable.get(cell.label, messages.Verdict(True))
             first = self._board[cell.backend, cell.index].checked if request.fingerprint else None
