@@ -215,7 +215,7 @@ class Session:
         return request
 
     def _prepared(self, crew: Crew, cell: Cell, request: messages.Prepare, beside: bool = False) -> int | None:
-        """Take in the answer to ``request``; as ``_prepare``. ``beside``: the worker was at it while others were asked."""
+        """Take in the answer to ``request``; as ``_prepare``. ``beside``: it was worked on while others were asked."""
         began = time.monotonic()
         try:
             reply = crew.reply(cell.label, request)
