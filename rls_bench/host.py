@@ -15,6 +15,8 @@ from rls_bench.machine import Machine
 
 # Instruction sets that change which kernel runs, as Linux spells them.
 _ISA_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
+# NVIDIA's driver, AMD's, and the one of a Windows host.
+_GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 @cache
@@ -24,7 +26,7 @@ def current() -> Machine:
 
     return Machine(
         cpu_model=_cpu_model(),
-        cpu_isa=_cpu_isa(),
+        cpu_isa=cpu_isa(),
         cpu_count=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -34,6 +36,15 @@ def current() -> Machine:
         triton=_installed("triton"),
         **(_gpu() if torch.cuda.is_available() else {}),  # type: ignore[arg-type]
     )
+
+
+def device() -> str:
+    """``cuda`` where torch can compute there, else ``cpu``; loads torch only where a device file hints at a GPU."""
+    if sys.platform == "linux" and not any(map(os.path.exists, _GPU_FILES)):
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _gpu() -> dict[str, object]:
@@ -87,6 +98,7 @@ def _cpu_model() -> str:
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
-def _cpu_isa() -> tuple[str, ...]:
+def cpu_isa() -> tuple[str, ...]:
+    """What this CPU has of the instruction sets that change which kernel runs, as Linux spells them."""
     flags = set(_cpuinfo().get("flags", "").split())
     return tuple(flag for flag in _ISA_FLAGS if flag in flags)

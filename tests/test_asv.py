@@ -19,7 +19,9 @@ def test_asv_saves_latency_and_error_and_skips_what_needs_a_gpu(tmp_path: Path) 
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     asv = str(Path(sys.executable).with_name("asv"))
-    environment = {**os.environ, "HOME": str(tmp_path)}
+    # Of the clone, not of the checkout that this interpreter has installed; asv drops a plain PYTHONPATH.
+    sources = os.pathsep.join(str(clone / folder) for folder in (".", "kernels", "baselines"))
+    environment = {**os.environ, "HOME": str(tmp_path), "ASV_PYTHONPATH": sources, "PYTHONPATH": sources}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([asv, *arguments], cwd=clone, env=environment, capture_output=True, text=True)

@@ -70,14 +70,12 @@ def _plan(
     race: bool,
     probes: list[str] | None,
 ) -> Plan:
-    import torch
-
     from rls_bench import host, suites
     from rls_bench.backends import registry
     from rls_bench.runner import Plan
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = suite or suites.default(device, host.current().cpu_isa)
+    device = host.device()
+    name = suite or suites.default(device, host.cpu_isa())
     changes: dict[str, Any] = {"inputs": inputs, "seed": seed, **({"dtype": dtype} if dtype else {})}
     try:
         problems = suites.get(name, device, **changes)

@@ -95,7 +95,7 @@ def verdict(records: Sequence[Record], noise_floor: float | None = None) -> str:
     floor = next((_latency(r, questions[0]) for r in records if r.backend == FLOOR and r.label == FLOOR), None)
     cost = f", {best_ns / floor.median:.2f} × unsteered" if floor else ""
     same = f" (not to be told from {', '.join(tied)})" if tied else ""
-    return f"{where}: fastest correct backend is {best}, {best_ns / 1e6:.3g} ms{cost}{same}"
+    return f"{where}: fastest correct backend is {best}, {_three_digits(best_ns / 1e6)} ms{cost}{same}"
 
 
 def _shown(records: Sequence[Record]) -> list[Record]:
@@ -120,7 +120,11 @@ def _milliseconds(latency: Interval | None) -> str:
         return ""
     percent = 100 * latency.half_width
     width = f"{percent:.1f}" if percent < 10 else f"{percent:.0f}" if percent < 100 else ">100"
-    return f"{latency.median / 1e6:.3g} ±{width}%"
+    return f"{_three_digits(latency.median / 1e6)} ±{width}%"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _times_floor(record: Record) -> str:
@@ -130,7 +134,10 @@ def _times_floor(record: Record) -> str:
 
 def _notes(record: Record) -> list[str]:
     """Its reason, why sampling ended before the interval was narrow, what was thrown away."""
-    stops = {"budget": "sampling ended by the budget", "raced": "sampling ended early, far behind"}
+    stops = {
+        "budget": "the budget ended before the interval was narrow; --budget gives it longer",
+        "raced": "more than 1.5 × the best beyond doubt, so that sampling ended early and the interval is wide",
+    }
     notes = [f"{record.status}: {record.reason}" if record.reason else "", stops.get(record.stopped, "")]
     if record.rejected:
         notes.append(f"{record.rejected} throttled samples rejected")

@@ -81,11 +81,12 @@ def _cuda_workspace(call: Call, device: str) -> int:
 
 def _allocator_workspace(call: Call) -> int:
     """Bytes that torch's CPU allocator handed out at once during the call, less what the result still holds."""
-    from torch.profiler import ProfilerActivity, profile
+    # torch.profiler would import torch's compiler, which takes seconds.
+    from torch.autograd.profiler import profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+    with profile(profile_memory=True, use_kineto=True, acc_events=True) as profiler:
         result = call()
-    results = profiler.profiler.kineto_results
+    results = profiler.kineto_results
     changes = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")
     held = peak = 0
     for _, change in changes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
 
@@ -104,12 +105,18 @@ class Crew:
         """End a worker whose process can no longer be trusted; the next question starts another."""
         self._drop(label)
 
-    def release(self, label: str) -> None:
-        """Have the worker drop its tensors; one that is lost has none."""
-        self.unanswered.pop(label, None)
-        if label in self._workers:
+    def release(self, labels: Iterable[str]) -> None:
+        """Have workers drop their tensors, side by side; one that is lost has none."""
+        told = []
+        for label in labels:
+            self.unanswered.pop(label, None)
+            if label in self._workers:
+                with suppress(WorkerLost):
+                    self.tell(label, messages.Release())
+                    told.append(label)
+        for label in told:
             with suppress(WorkerLost):
-                self.ask(label, messages.Release())
+                self.reply(label, messages.Release())
 
     def _drop(self, label: str) -> None:
         worker = self._workers.pop(label, None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 
 from rls_bench.backends.interface import Backend
 from rls_bench.runner.honesty import Finding
@@ -20,8 +20,8 @@ def kernels_of(backend: Backend, call: Callable[[], Any]) -> tuple[Any, list[str
     The finding says ``wrong backend`` where none of them holds any of the substrings in ``backend.kernels``.
     """
     on_cuda = torch.cuda.is_available()
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_cuda else [])
-    with profile(activities=activities, acc_events=True) as profiler:
+    # Not torch.profiler, which is the same but for importing torch's compiler: seconds in every worker.
+    with profile(use_device="cuda" if on_cuda else None, use_kineto=True, acc_events=True) as profiler:
         result = call()
         if on_cuda:
             torch.cuda.synchronize()

@@ -74,7 +74,8 @@ class Effort:
     """Where the wall time of a run went, seconds.
 
     ``wall`` is ``start`` (processes), ``check`` (inputs, oracle, compiling, every look before timing), ``turns``
-    (warm-up and samples) and what the coordinator took. ``compile`` and ``oracle`` are parts of ``check``; ``calls``,
+    (warm-up and samples) and what the coordinator took. ``compile``, which holds all waiting for workers that
+    prepare beside the others, and ``oracle`` are parts of ``check``; ``calls``,
     the time inside backends' calls, is part of both ``check`` and ``turns``; ``sampling`` is the part of it in turns.
     """
 

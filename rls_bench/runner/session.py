@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from msgspec.structs import replace
+
 from rls_bench import record
 from rls_bench.backends import registry
 from rls_bench.errors import RecordError
@@ -163,8 +165,7 @@ class Session:
                 self._prepare_all(crew, cells[-1:])
         with self._ledger.taking_turns():
             self._take_turns(crew, launch, [cell for cell in cells if cell.is_open])
-        for cell in cells:
-            crew.release(cell.label)
+        crew.release(cell.label for cell in cells)
 
     def _prepare_all(self, crew: Crew, cells: list[Cell]) -> dict[str, int]:
         """Have each worker check its cell: what a call took in nanoseconds, by label, where it is to be timed.
@@ -182,7 +183,7 @@ class Session:
                     waiting = [(each, request) for each in slow if (request := self._tell_to_prepare(crew, each))]
                     slow = []
         for cell, request in waiting:
-            if (took := self._prepared(crew, cell, request)) is not None:
+            if (took := self._prepared(crew, cell, request, beside=True)) is not None:
                 call_ns[cell.label] = took
         # None of the others came to an end.
         for cell in slow:
@@ -200,8 +201,12 @@ class Session:
         if not cell.is_open:
             return None
         measurable = crew.measurable.get(cell.label, messages.Verdict(True))
-        known = cell.checked.fingerprint if cell.checked is not None else []
-        request = messages.Prepare(cell.problem, measurable.yes, self._plan.input_bytes, self._plan.probes, known)
+        # The twin is another process of a backend that has agreed, as a later launch is.
+        checked = cell.checked or self._board[cell.backend, cell.index].checked
+        known = checked.fingerprint if checked is not None else []
+        # A cell that was raced out takes one sample more, and has no use for distinct inputs.
+        input_bytes = 0 if cell.raced else self._plan.input_bytes
+        request = messages.Prepare(cell.problem, measurable.yes, input_bytes, self._plan.probes, known)
         try:
             crew.tell(cell.label, request)
         except WorkerLost as lost:
@@ -209,18 +214,24 @@ class Session:
             return None
         return request
 
-    def _prepared(self, crew: Crew, cell: Cell, request: messages.Prepare) -> int | None:
-        """Take in the answer to ``request``; as ``_prepare``."""
+    def _prepared(self, crew: Crew, cell: Cell, request: messages.Prepare, beside: bool = False) -> int | None:
+        """Take in the answer to ``request``; as ``_prepare``. ``beside``: it was worked on while others were asked."""
+        began = time.monotonic()
         try:
             reply = crew.reply(cell.label, request)
         except WorkerLost as lost:
             self._end(cell, lost.status, lost.reason)
             return None
         assert isinstance(reply, messages.Prepared)
-        self._ledger.checked(reply.calls_ns, reply.compile_seconds, reply.oracle_seconds)
+        if beside:
+            # Of work that overlaps, only the wait for it is wall time.
+            self._ledger.checked(0, time.monotonic() - began, 0.0)
+        else:
+            self._ledger.checked(reply.calls_ns, reply.compile_seconds, reply.oracle_seconds)
         if cell.checked is None:
             measurable = crew.measurable.get(cell.label, messages.Verdict(True))
-            self._note(_checked(cell, reply, measurable))
+            first = self._board[cell.backend, cell.index].checked if request.fingerprint else None
+            self._note(_checked(cell, reply, measurable) if first is None else replace(first, label=cell.label))
         if reply.status != "ok":
             self._close(crew, cell, reply.status, reply.reason)
             return None

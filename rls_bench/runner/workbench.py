@@ -115,7 +115,7 @@ class Workbench:
         finding = finding or self._lay_out(backend, inputs, call, output, request, reply)
         if finding is None and not request.fingerprint:
             reply.fingerprint = honesty.fingerprint(output)
-            self._observe(call, request, reply)
+            self._observe(lambda: self._called(call), request, reply)
         if (finding := finding or self._meddled()) is not None:
             reply.status, reply.reason = finding.status, finding.reason
         return reply

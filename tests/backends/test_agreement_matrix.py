@@ -13,6 +13,7 @@ from problems import drawn_inputs
 from rls_bench import agreement
 from rls_bench.backends import registry
 from rls_bench.inputs import Inputs
+from rls_bench.problem import Problem
 
 NATIVE = ("eager", "sdpa-math", "sdpa-cpu", "keyfold", "valuefold", "unsteered")
 EXPLAINED = (Phase.explicit, Phase.generate, Phase.shrink)
@@ -81,3 +82,17 @@ def test_no_strength_is_unsteered_attention_bit_for_bit(name: str, data: st.Data
     without_bias = replace(inputs, bias=torch.zeros_like(inputs.bias))
     backend = registry.get(name)
     assert torch.equal(backend.prepare(inputs)(), backend.prepare(without_bias)())
+
+
+@pytest.mark.parametrize(("capability", "most"), [("AVX2", 1024), ("AVX512", 512)])
+def test_flex_takes_float32_on_a_cpu_up_to_where_its_sums_are_right(
+    capability: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    flex, fits = registry.get("flex"), Problem(1, 2, 2, 256, most, 64, 64)
+    assert flex.supports(fits)
+    refused = flex.supports(replace(fits, key_length=2 * most))
+    assert not refused
+    assert f"past {most} keys" in refused.reason
+    assert flex.supports(replace(fits, key_length=2 * most, dtype="bfloat16"))
+    assert flex.supports(replace(fits, key_length=8192, query_length=1))

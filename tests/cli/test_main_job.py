@@ -29,6 +29,8 @@ def test_a_run_measures_prints_and_records(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fastest correct backend is eager" in done.stdout.splitlines()[-1]
     assert "noise floor" in done.stdout
+    assert "time: " in done.stdout
+    assert "starting processes" in done.stdout
 
     records = list(record.read(tmp_path / "r.jsonl"))
     by_status = {(entry.backend, entry.status) for entry in records}
