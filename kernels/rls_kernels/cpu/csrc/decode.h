@@ -33,58 +33,94 @@ struct Ahead {
     }
 };
 
+// Calls work(start, whole) for each step of `pair` in [0, elements): `whole` is a constant that says whether all of the
+// step is there, so that the common loop has no ends to look after.
+template <class Work>
+inline void for_pairs(int64_t elements, int64_t pair, const Work& work) {
+    int64_t start = 0;
+    for (; start + pair <= elements; start += pair) work(start, std::true_type());
+    if (start < elements) work(start, std::false_type());
+}
+
+// One query row as units, in pairs of vectors like the keys that it will multiply.
+template <class Units, int DTYPE>
+inline void pack_query(unit* packed, const char* row, int64_t head_dim) {
+    constexpr int64_t PAIR = 2 * LANES * Units::DEPTH;
+    for (int64_t from = 0; from < head_dim; from += PAIR, packed += 2 * LANES) {
+        vec pair[2];
+        Units::template load_unit_pair<DTYPE>(pair, row + from * ELEMENT_BYTES<DTYPE>, head_dim - from);
+        store(packed, pair[0]);
+        store(packed + LANES, pair[1]);
+    }
+}
+
 // dots[row][key] for ROWS rows of units and the first `keys` rows of `key`, LANES sums at a time; dots past `keys` are
 // garbage.
 template <class Units, int DTYPE, int ROWS>
 inline void dot_keys(float (*dots)[CHUNK], const unit* query, int64_t query_stride, const char* key, int64_t key_stride,
                      int64_t keys, int64_t head_dim, const Ahead& ahead) {
     constexpr int KEYS = LANES / ROWS;
+    constexpr int64_t PAIR = 2 * LANES * Units::DEPTH;
     for (int64_t start = 0; start < keys; start += KEYS) {
-        for (int i = 0; i < KEYS; ++i) ahead.ask_for_row(start + i);
+        const char* row[KEYS];
+        for (int i = 0; i < KEYS; ++i) {
+            ahead.ask_for_row(start + i);
+            row[i] = key + smaller(start + i, keys - 1) * key_stride;
+        }
         vec sum[LANES];
         for (vec& s : sum) s = broadcast(0);
-        for (int64_t d = 0; d < query_stride; d += LANES) {
-            const int64_t from = d * Units::DEPTH;
-            vec q[ROWS];
-            for (int r = 0; r < ROWS; ++r) q[r] = load(query + r * query_stride + d);
+        for_pairs(head_dim, PAIR, [&](int64_t from, auto whole) {
+            const unit* q = query + from / Units::DEPTH;
 #pragma GCC unroll 16
             for (int i = 0; i < KEYS; ++i) {
-                const char* row = key + smaller(start + i, keys - 1) * key_stride;
-                const vec k = Units::template load_units<DTYPE>(row + from * ELEMENT_BYTES<DTYPE>, head_dim - from);
+                vec pair[2];
+                Units::template load_unit_pair<DTYPE>(pair, row[i] + from * ELEMENT_BYTES<DTYPE>,
+                                                      whole ? PAIR : head_dim - from);
+#pragma GCC unroll 2
+                for (int half = 0; half < 2; ++half)
 #pragma GCC unroll 4
-                for (int r = 0; r < ROWS; ++r) sum[r * KEYS + i] = Units::multiply_add(q[r], k, sum[r * KEYS + i]);
+                    for (int r = 0; r < ROWS; ++r)
+                        sum[r * KEYS + i] = Units::multiply_add(load(q + r * query_stride + half * LANES), pair[half],
+                                                                sum[r * KEYS + i]);
             }
-        }
-        transpose(sum);
-        for (int i = 1; i < LANES; ++i) sum[0] = add(sum[0], sum[i]);
-        alignas(64) float whole[LANES];
-        store(whole, sum[0]);
-        for (int r = 0; r < ROWS; ++r) memcpy(dots[r] + start, whole + r * KEYS, KEYS * sizeof(float));
+        });
+        alignas(64) float each[LANES];
+        store(each, reduce_each(sum));
+        for (int r = 0; r < ROWS; ++r) memcpy(dots[r] + start, each + r * KEYS, KEYS * sizeof(float));
     }
 }
 
-// output[row][0, VECTORS * LANES) += sum over keys of weights[row][key] * value[key].
-template <class Units, int DTYPE, int ROWS, int VECTORS>
+// output[row][0, 2 * PAIRS * LANES) += sum over keys of weights[row][key] * value[key], in the order of Units' pairs.
+template <class Units, int DTYPE, int ROWS, int PAIRS>
 inline void add_values(float* output, int64_t output_stride, const unit (*weights)[CHUNK], const char* value,
                        int64_t value_stride, int64_t keys, int64_t elements) {
+    constexpr int VECTORS = 2 * PAIRS;
     vec sum[ROWS][VECTORS];
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; ++v) sum[r][v] = load(output + r * output_stride + v * LANES);
-    for (int64_t key = 0; key < keys; key += Units::DEPTH) {
-        const char* row = value + key * value_stride;
-        const char* next = key + 1 < keys ? row + value_stride : nullptr;
+    const auto add_keys = [&](auto whole) {
+        for (int64_t key = 0; key < keys; key += Units::DEPTH) {
+            const char* row = value + key * value_stride;
+            const char* next = key + 1 < keys ? row + value_stride : nullptr;
+#pragma GCC unroll 2
+            for (int p = 0; p < PAIRS; ++p) {
+                const int64_t offset = 2 * p * LANES * ELEMENT_BYTES<DTYPE>;
+                vec pair[2];
+                Units::template join_row_pair<DTYPE>(pair, row + offset, next ? next + offset : nullptr,
+                                                     whole ? 2 * LANES : elements - 2 * p * LANES);
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) {
-            const int64_t offset = v * LANES * ELEMENT_BYTES<DTYPE>;
-            const vec joined =
-                Units::template join_rows<DTYPE>(row + offset, next ? next + offset : nullptr, elements - v * LANES);
-#pragma GCC unroll 4
-            for (int r = 0; r < ROWS; ++r)
-                sum[r][v] = Units::multiply_add(broadcast_unit(weights[r] + key / Units::DEPTH), joined, sum[r][v]);
+                for (int r = 0; r < ROWS; ++r) {
+                    const vec weight = broadcast_unit(weights[r] + key / Units::DEPTH);
+                    sum[r][2 * p] = Units::multiply_add(weight, pair[0], sum[r][2 * p]);
+                    sum[r][2 * p + 1] = Units::multiply_add(weight, pair[1], sum[r][2 * p + 1]);
+                }
+            }
         }
-    }
+    };
+    if (elements >= VECTORS * LANES) add_keys(std::true_type());
+    else add_keys(std::false_type());
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
@@ -119,8 +155,8 @@ class Decode {
         : call_(call),
           group_(call.query_heads / call.kv_heads),
           rows_(group_ * call.query_length),
-          query_stride_(round_up(units_of<Units>(call.head_dim), LANES)),
-          value_width_(round_up(call.value_dim, LANES)),
+          query_stride_(round_up(units_of<Units>(call.head_dim), 2 * LANES)),
+          value_width_(round_up(call.value_dim, 2 * LANES)),
           heads_(call.batch * call.kv_heads),
           splits_(larger(1, smaller((4 * call.threads + heads_ - 1) / heads_, call.key_length / LEAST_SPLIT))),
           split_keys_(round_up((call.key_length + splits_ - 1) / splits_, CHUNK)) {}
@@ -155,9 +191,9 @@ class Decode {
         for (int64_t slot = 0; slot < round_up(rows_, ROWS_AT_ONCE); ++slot) {
             // Rows past the last one repeat it, so that two or three are dotted as cheaply as four.
             const int64_t r = smaller(slot, rows_ - 1);
-            pack_row<Units, DTYPE>(query + slot * query_stride_, query_stride_,
-                                   row_of<DTYPE>(call_.query, batch, query_head(head, r), r % call_.query_length),
-                                   call_.head_dim);
+            pack_query<Units, DTYPE>(query + slot * query_stride_,
+                                     row_of<DTYPE>(call_.query, batch, query_head(head, r), r % call_.query_length),
+                                     call_.head_dim);
         }
         memset(outputs, 0, static_cast<size_t>(rows_ * output_size()) * sizeof(float));
 
@@ -269,20 +305,21 @@ class Decode {
                    int64_t rows, const Ahead& next) const {
         const auto add_rows = [&](auto rows_at_once, int64_t row) {
             constexpr int ROWS = decltype(rows_at_once)::value;
-            const auto add_strip = [&](auto vectors, int64_t d) {
+            const auto add_strip = [&](auto pairs, int64_t d) {
                 const int64_t offset = d * ELEMENT_BYTES<DTYPE>;
                 if (row == 0) {
                     // Strip by strip, so that memory is never idle nor swamped.
-                    const int64_t from = d * CHUNK / value_width_, to = (d + vectors * LANES) * CHUNK / value_width_;
+                    const int64_t from = d * CHUNK / value_width_, to = (d + 2 * pairs * LANES) * CHUNK / value_width_;
                     for (int64_t ahead = from; ahead < to; ++ahead) next.ask_for_row(ahead);
                 }
-                add_values<Units, DTYPE, ROWS, decltype(vectors)::value>(
+                add_values<Units, DTYPE, ROWS, decltype(pairs)::value>(
                     outputs + row * value_width_ + d, value_width_, weights + row, value + offset, stride, keys,
                     call_.value_dim - d);
             };
             int64_t d = 0;
-            for (; d + TILE <= value_width_; d += TILE) add_strip(std::integral_constant<int, TILE_VECTORS>(), d);
-            for (; d < value_width_; d += LANES) add_strip(std::integral_constant<int, 1>(), d);
+            for (; d + TILE <= call_.value_dim; d += TILE)
+                add_strip(std::integral_constant<int, TILE_VECTORS / 2>(), d);
+            for (; d < value_width_; d += 2 * LANES) add_strip(std::integral_constant<int, 1>(), d);
         };
         int64_t row = 0;
         for (; row + ROWS_AT_ONCE <= rows; row += ROWS_AT_ONCE)
@@ -312,6 +349,7 @@ class Decode {
                 meet(whole.floor_shift, whole.floor_weight, nullptr, part.floor_shift, part.floor_weight, nullptr);
             add_row(output + value_width_, other + value_width_, floor);
         }
+        if constexpr (Units::template EVEN_AND_ODD<DTYPE>) put_in_order(output);
         const Floor floor{whole.floor_shift, whole.floor_weight, output + value_width_, value_width_};
         const Floor* given = call_.eps > 0 ? &floor : nullptr;
         finish_output(output, value_width_, call_.eps, sums, given);
@@ -338,6 +376,16 @@ class Decode {
         for (int64_t d = 0; d < value_width_; d += LANES)
             store(row + d,
                   fma(load(other + d), broadcast(factors.theirs), mul(load(row + d), broadcast(factors.ours))));
+    }
+
+    // A joined row and its floor, from even and odd elements.
+    void put_in_order(float* row) const {
+        for (int64_t d = 0; d < output_size(); d += 2 * LANES) {
+            vec even = load(row + d), odd = load(row + d + LANES);
+            interleave(even, odd);
+            store(row + d, even);
+            store(row + d + LANES, odd);
+        }
     }
 
     const rls_call& call_;

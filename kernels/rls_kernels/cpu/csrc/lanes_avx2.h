@@ -84,6 +84,20 @@ inline vec load_elements(const void* p, int64_t n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
+// Widens 2 x LANES bfloat16 into even and odd elements: one cheap instruction each, where widening in order takes two.
+inline void widen_bfloat16(const void* p, vec& even, vec& odd) {
+    const __m256i both = _mm256_loadu_si256(static_cast<const __m256i*>(p));
+    even = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+    odd = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
+}
+
+// Even and odd lanes back in order.
+inline void interleave(vec& even, vec& odd) {
+    const vec low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
+    even = _mm256_permute2f128_ps(low, high, 0x20);
+    odd = _mm256_permute2f128_ps(low, high, 0x31);
+}
+
 // Rounds to nearest even, as torch does; NaN stays NaN.
 inline __m128i to_bfloat16(vec a) {
     const __m256i bits = _mm256_castps_si256(a);
@@ -127,6 +141,18 @@ inline void transpose(vec (&m)[LANES]) {
         m[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
         m[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
     }
+}
+
+// Lane i is the sum of m[i]'s lanes.
+inline vec reduce_each(const vec (&m)[LANES]) {
+    vec half[2];
+    for (int i = 0; i < 2; ++i) {
+        const vec* four = m + 4 * i;
+        const vec a = add(_mm256_unpacklo_ps(four[0], four[1]), _mm256_unpackhi_ps(four[0], four[1]));
+        const vec b = add(_mm256_unpacklo_ps(four[2], four[3]), _mm256_unpackhi_ps(four[2], four[3]));
+        half[i] = add(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+    }
+    return add(_mm256_blend_ps(half[0], half[1], 0xf0), _mm256_permute2f128_ps(half[0], half[1], 0x21));
 }
 
 }  // namespace rls::RLS_ISA

@@ -64,6 +64,21 @@ inline vec load_elements(const void* p, int64_t n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
+// Widens 2 x LANES bfloat16 into even and odd elements: one cheap instruction each, where widening in order takes two.
+inline void widen_bfloat16(const void* p, vec& even, vec& odd) {
+    const __m512i both = _mm512_loadu_si512(p);
+    even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+    odd = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+}
+
+// Even and odd lanes back in order.
+inline void interleave(vec& even, vec& odd) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const vec first_half = _mm512_permutex2var_ps(even, low, odd);
+    odd = _mm512_permutex2var_ps(even, _mm512_add_epi32(low, _mm512_set1_epi32(8)), odd);
+    even = first_half;
+}
+
 // Rounds to nearest even, as torch does; NaN stays NaN.
 inline __m256i to_bfloat16(vec a) {
     const __m512i bits = _mm512_castps_si512(a);
@@ -109,6 +124,13 @@ inline void transpose(vec (&m)[LANES]) {
         m[i + 4] = _mm512_shuffle_f32x4(a[i + 4], a[i + 12], 0x88);
         m[i + 12] = _mm512_shuffle_f32x4(a[i + 4], a[i + 12], 0xdd);
     }
+}
+
+// Lane i is the sum of m[i]'s lanes.
+inline vec reduce_each(vec (&m)[LANES]) {
+    transpose(m);
+    for (int i = 1; i < LANES; ++i) m[0] = add(m[0], m[i]);
+    return m[0];
 }
 
 }  // namespace rls::RLS_ISA

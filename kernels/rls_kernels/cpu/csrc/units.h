@@ -6,6 +6,21 @@
 
 namespace rls::RLS_ISA {
 
+// Two vectors of float32 from the 2 x LANES elements at `p`, of which `n` >= 1 are there and the others 0: bfloat16 as
+// even and odd elements, other dtypes in order.
+template <int DTYPE>
+inline void load_two(vec (&two)[2], const void* p, int64_t n) {
+    constexpr int SIZE = DTYPE == RLS_FLOAT32 ? 4 : 2;
+    if constexpr (DTYPE == RLS_BFLOAT16) {
+        alignas(64) unsigned char padded[2 * LANES * SIZE] = {};
+        if (n < 2 * LANES) p = memcpy(padded, p, static_cast<size_t>(n) * SIZE);
+        widen_bfloat16(p, two[0], two[1]);
+    } else {
+        two[0] = load_elements<DTYPE>(p, n);
+        two[1] = n > LANES ? load_elements<DTYPE>(static_cast<const char*>(p) + LANES * SIZE, n - LANES) : broadcast(0);
+    }
+}
+
 // One float32 a unit, whatever the tensors' dtype.
 struct Float32Units {
     // Elements that one unit holds along the summed axis.
@@ -25,6 +40,20 @@ struct Float32Units {
     template <int DTYPE>
     static vec join_rows(const void* row, const void*, int64_t elements) {
         return load_elements<DTYPE>(row, elements);
+    }
+
+    // Whether the pairs of vectors below hold even and odd elements.
+    template <int DTYPE>
+    static constexpr bool EVEN_AND_ODD = DTYPE == RLS_BFLOAT16;
+
+    // 2 x LANES units of depth, or of one row, in an order of their own that is the same for all pairs.
+    template <int DTYPE>
+    static void load_unit_pair(vec (&pair)[2], const char* p, int64_t elements) {
+        load_two<DTYPE>(pair, p, elements);
+    }
+    template <int DTYPE>
+    static void join_row_pair(vec (&pair)[2], const char* row, const char*, int64_t elements) {
+        load_two<DTYPE>(pair, row, elements);
     }
 
     // Stores VECTORS x LANES weights of one row as units, in order.
@@ -69,6 +98,22 @@ struct BFloat16Units {
     // The pairs with zeros for their second elements.
     static vec first_of_pair(vec pairs) {
         return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(0xffff)));
+    }
+
+    template <int DTYPE>
+    static constexpr bool EVEN_AND_ODD = false;
+
+    template <int DTYPE>
+    static void load_unit_pair(vec (&pair)[2], const char* p, int64_t elements) {
+        constexpr int64_t ONE = LANES * DEPTH;
+        pair[0] = load_units<DTYPE>(p, elements);
+        pair[1] = elements > ONE ? load_units<DTYPE>(p + ONE * 2, elements - ONE) : broadcast(0);
+    }
+    template <int DTYPE>
+    static void join_row_pair(vec (&pair)[2], const char* row, const char* next, int64_t elements) {
+        pair[0] = join_rows<DTYPE>(row, next, elements);
+        const char* after = next ? next + LANES * 2 : nullptr;
+        pair[1] = elements > LANES ? join_rows<DTYPE>(row + LANES * 2, after, elements - LANES) : broadcast(0);
     }
 
     template <int VECTORS>
