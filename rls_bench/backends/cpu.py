@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from rls_kernels.cpu import attention, build, library
+from rls_kernels.cpu import attention, build, launch, library
 
-from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Result, Support, no
+from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, LayerCall, Result, Support, no
 from rls_bench.errors import BackendUnavailable
 from rls_bench.inputs import Inputs
 from rls_bench.problem import Problem
@@ -36,10 +36,7 @@ class Cpu(Backend):
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once. Raises BackendUnavailable where the build fails."""
         if not torch.compiler.is_compiling():
-            try:
-                library.library().isa()
-            except build.BuildError as error:
-                raise BackendUnavailable(f"backend 'cpu': {error}") from error
+            _load()
         problem = inputs.problem
 
         def call() -> Result:
@@ -60,6 +57,22 @@ class Cpu(Backend):
             return result
 
         return call
+
+    def prepare_layers(self, inputs: Inputs) -> LayerCall:
+        """Fills in once for all layers what the kernel is told of bias, strength and lengths."""
+        problem = inputs.problem
+        if problem.eps or problem.return_stats or problem.requires_grad or torch.compiler.is_compiling():
+            return super().prepare_layers(inputs)
+        _load()
+        tensors = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength, inputs.key_lengths)
+        return launch.Layers(launch.Operands(*tensors, inputs.scale, problem.is_causal))
+
+
+def _load() -> None:
+    try:
+        library.library().isa()
+    except build.BuildError as error:
+        raise BackendUnavailable(f"backend 'cpu': {error}") from error
 
 
 BACKEND = Cpu()

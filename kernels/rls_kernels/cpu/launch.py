@@ -84,6 +84,30 @@ class Operands:
         )
 
 
+class Layers:
+    """The output alone, eps 0 and no gradient, of operands that differ in query, key and value and are shaped alike.
+
+    Not for several threads at once: each call fills the same C struct, since building one takes as long as a short
+    decode step. ``operands`` are those of any of the calls.
+    """
+
+    def __init__(self, operands: Operands) -> None:
+        self._out_shape = (*operands.row_shape, operands.value.shape[3])
+        # The struct points to its bias, strength and lengths.
+        self._operands = operands
+        self._call = operands.call(0.0, operands.query.new_empty(self._out_shape), lib.NO_ROWS, None)
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query, key, value = _dense(query), _dense(key), _dense(value)
+        out = query.new_empty(self._out_shape)
+        call = self._call
+        call.query, call.key, call.value = lib.view(query), lib.view(key), lib.view(value)
+        call.out = lib.view(out)
+        call.threads = torch.get_num_threads()
+        lib.library().forward(call)
+        return out
+
+
 def forward(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tensor]:
     """Output in query's dtype, and float32 rows [ROWS, B, Hq, Lq] (no planes where ``want`` is NO_ROWS)."""
     unsteered_too = eps > 0 or want == lib.ALL_ROWS
