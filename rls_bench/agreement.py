@@ -7,9 +7,11 @@ stands in where eager happens to be exact (a single visible key).
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +31,9 @@ FLOAT32_SLACK = 1e-6
 STATS_SLACK = 1e-4
 # Scores that the oracle works out for one problem; a larger one is judged on evenly spaced rows, its ends included.
 _MOST_SCORES = 2**22
+# mallopt(3): fresh memory is filled with the complement of the low byte, where the whole number is not 0.
+_M_PERTURB = -6
+_EVERY_BIT = 0x100
 
 
 def oracle(inputs: Inputs, rows: Tensor | None = None) -> OracleResult:
@@ -97,10 +102,10 @@ class Answer:
     before: dict[str, Tensor]
 
 
-def ask(call: Call, inputs: Inputs, poisons: bool = True) -> Answer:
-    """Call once and keep what a verdict needs; ``poisons`` fills fresh memory with NaN meanwhile."""
+def ask(call: Call, inputs: Inputs, compiled: bool = False) -> Answer:
+    """Call once, fresh memory filled with NaN, and keep what a verdict needs; ``compiled`` by torch.compile."""
     before = {name: tensor.detach().clone() for name, tensor in inputs.tensors().items()}
-    with poisoned_memory() if poisons else nullcontext():
+    with poisoned_heap() if compiled else poisoned_memory():
         result = call()
     return Answer(result, _output_of(result).clone(), before)
 
@@ -114,7 +119,7 @@ def check(backend: Backend, inputs: Inputs, known: Truth | None = None) -> Agree
     """
     inputs = inputs_for(backend, inputs)
     call = backend.prepare(inputs)
-    answer = ask(call, inputs, not backend.compiles)
+    answer = ask(call, inputs, backend.compiles)
     return verdict(inputs, answer, call(), known)
 
 
@@ -188,6 +193,25 @@ def poisoned_memory() -> Iterator[None]:
             yield
     finally:
         torch._C._set_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
+@contextmanager
+def poisoned_heap() -> Iterator[None]:
+    """Within it, host memory fresh from glibc holds NaN of every dtype; elsewhere than on glibc, no effect.
+
+    Blocks up to 1 KiB that glibc keeps for a thread escape it.
+    For compiled graphs: torch's own fill doesn't reach their buffers, and switching its mode compiles them anew.
+    """
+    # A library without mallopt is not glibc (musl, macOS), and Windows has no library of that name at all.
+    mallopt = None if sys.platform == "win32" else getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        yield
+        return
+    mallopt(_M_PERTURB, _EVERY_BIT)
+    try:
+        yield
+    finally:
+        mallopt(_M_PERTURB, 0)
 
 
 def gradients(backend: Backend, inputs: Inputs, output_gradient: Tensor) -> dict[str, Tensor]:

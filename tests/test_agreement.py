@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -113,6 +114,33 @@ def test_poisoned_memory_is_poisoned_and_the_mode_restored() -> None:
     with agreement.poisoned_memory():
         assert bool(torch.empty(7).isnan().all())
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="fills the heap through glibc's mallopt")
+def test_a_compiled_backend_that_leaves_output_unwritten_fails_the_check() -> None:
+    # As a compiled graph takes its buffers: past torch's own fill of fresh memory.
+    take = torch._C._dynamo.guards._empty_strided_cpu
+
+    def unwritten_by_graph(_: Inputs, output: Tensor) -> Tensor:
+        fresh = take(tuple(output.shape), output.stride(), output.dtype)
+        fresh[:, :, :-1] = output[:, :, :-1]
+        return fresh
+
+    spoiled = Spoiled(unwritten_by_graph)
+    spoiled.compiles = True
+    verdict = agreement.check(spoiled, inputs())
+    assert not verdict.passed
+    assert "never written" in verdict.reason
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="fills the heap through glibc's mallopt")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_the_heap_is_poisoned_in_every_dtype_and_left_as_it_was(dtype: torch.dtype) -> None:
+    # Too large for memory kept from before, so that it comes from the system as zeros.
+    size = 2**26
+    with agreement.poisoned_heap():
+        assert bool(torch.empty(4096, dtype=dtype).isnan().all())
+    assert not bool(torch.empty(size, dtype=dtype).isnan().any())
 
 
 def test_a_large_problem_is_judged_on_rows_that_hold_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:

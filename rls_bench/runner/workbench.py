@@ -131,7 +131,7 @@ class Workbench:
         """The first two calls, against the oracle and against each other: the output, and what is wrong."""
         del request
         judged = agreement.inputs_for(backend, inputs)
-        answer = agreement.ask(lambda: self._called(call), judged, not backend.compiles)
+        answer = agreement.ask(lambda: self._called(call), judged, backend.compiles)
         first_ns = self._last_ns
         # Compilers may keep processes of their own; what a later call adds to them is the call's.
         self._children = honesty.children()

@@ -96,3 +96,13 @@ def test_flex_takes_float32_on_a_cpu_up_to_where_its_sums_are_right(
     assert f"past {most} keys" in refused.reason
     assert flex.supports(replace(fits, key_length=2 * most, dtype="bfloat16"))
     assert flex.supports(replace(fits, key_length=8192, query_length=1))
+
+
+def test_valuefold_refuses_a_float32_query_that_stands_alone() -> None:
+    valuefold = registry.get("valuefold")
+    fits = Problem(1, 2, 2, 4, 2048, 64, 64)
+    assert valuefold.supports(fits)
+    refused = valuefold.supports(replace(fits, query_length=1))
+    assert not refused
+    assert "single query" in refused.reason
+    assert valuefold.supports(replace(fits, query_length=1, dtype="bfloat16"))
