@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import pytest
 from drawn_records import launches, problem, record
 
 from rls_bench.choose import choose, gather
+from rls_bench.problem import Problem
 from rls_bench.record import Record
+from rls_bench.runner import Plan, run
 
 BACKENDS = ("cpu", "flex", "keyfold", "sdpa-cpu", "eager")
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
@@ -44,4 +50,30 @@ def test_regret_on_held_out_launches() -> None:
             worst = max(worst, float(np.mean(regrets)))
     assert chosen >= 0.9 * asked
     assert np.median(medians) <= 0.02
+    assert worst <= 0.05
+
+
+@pytest.mark.quiet
+@pytest.mark.timeout(900)
+def test_regret_on_held_out_real_launches(tmp_path: Path) -> None:
+    """Chosen from three launches of a real run, held against its three others."""
+    prefills = [Problem(1, 9, 3, length, length, 64, 64, is_causal=True) for length in (256, 512, 1024)]
+    decodes = [Problem(1, 32, 8, 1, length, 128, 128, dtype="bfloat16") for length in (1024, 4096)]
+    names = ["cpu", "sdpa-cpu", "sdpa-math", "keyfold"]
+    plan = Plan([*prefills, *decodes], names, launches=6, budget_seconds=150, race=False, questions=("warm",), aa=True)
+    records = [record for record in run(plan, tmp_path / "results.jsonl").records if record.samples_ns]
+    (evidence,) = gather([replace(each, samples_ns={"warm": each.samples_ns["warm"][:3]}) for each in records])
+    (held_out,) = gather([replace(each, samples_ns={"warm": each.samples_ns["warm"][3:]}) for each in records])
+    latency_ns = {
+        cell.problem: {name: each.latency_ns for name, each in cell.candidates.items()} for cell in held_out.cells
+    }
+    found = [decision for decision in choose(evidence) if decision.backend]
+    regrets = []
+    for each in found:
+        timed = [latency_ns[cell.problem] for cell in each.cells]
+        regrets.append([by_backend[str(each.backend)] / min(by_backend.values()) - 1 for by_backend in timed])
+    median, worst = float(np.median(np.concatenate(regrets))), max(float(np.mean(each)) for each in regrets)
+    print(f"{[each.backend for each in found]}: regret {median:.1%} median, {worst:.1%} in the worst regime")
+    assert found
+    assert median <= 0.02
     assert worst <= 0.05
