@@ -300,6 +300,7 @@ def narrow_kernel(
             bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, MASKED=True,
         )  # fmt: skip
 
+    # Read anew, so that no register holds rows and heads while the loops run.
     program = program_again()
     block = program % blocks
     batch_head = program // blocks

@@ -248,6 +248,7 @@ def prefill_kernel(
     # By dot, every column of the sum holds all of it.
     total = tl.sum(row_sum, 1) / PARTIALS if SUM_BY_DOT else tl.sum(row_sum, 1)
     seen = total > 0
+    # Read anew, so that no register holds rows and heads while the loops run.
     program = program_again()
     block = program % blocks
     batch_head = program // blocks
