@@ -67,3 +67,36 @@ def test_an_empty_row_has_no_gradient(isa: str, size: int, dtype: str) -> None:
         assert gradient.isfinite().all()
         assert not gradient[1].any()
         assert not out[1].any()
+
+
+# Longer than what is packed whole, so that 16-bit values are packed while they are swept.
+LONG_HEAD = (1, 2, 1, 64, 13007, 96, 72)
+
+
+@pytest.mark.parametrize("dtype", cpu_matrix.DTYPES)
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_long_head_agrees(isa: str, dtype: str, causal: bool) -> None:
+    problem = cpu_matrix.problem(
+        LONG_HEAD, dtype, ("bhk", "bhq", 2.0), is_causal=causal, has_key_lengths=True, eps=1e-3
+    )
+    verdict = agreement.check(BACKEND, draw(problem))
+    assert verdict.passed, verdict.reason
+
+
+@pytest.mark.parametrize("dtype", cpu_matrix.DTYPES)
+def test_a_hidden_value_of_a_long_head_may_be_nan(isa: str, dtype: str) -> None:
+    inputs = draw(cpu_matrix.problem(LONG_HEAD, dtype, ("bhk", "h", 2.0), is_causal=True))
+
+    def output(value: torch.Tensor) -> torch.Tensor:
+        out = steered_attention(
+            inputs.query, inputs.key, value, inputs.bias, inputs.strength, scale=0.1, is_causal=True
+        )
+        assert isinstance(out, torch.Tensor)
+        return out
+
+    spoiled = inputs.value.clone()
+    spoiled[:, :, -1] = torch.nan
+    found = output(spoiled)
+    # The last query alone sees the last key.
+    assert found[:, :, -1].isnan().all()
+    torch.testing.assert_close(found[:, :, :-1], output(inputs.value)[:, :, :-1], rtol=1e-2, atol=1e-3)

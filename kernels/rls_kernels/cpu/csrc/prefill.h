@@ -1,5 +1,6 @@
 // Prefill, the forward for many queries: keys and values are packed once for each key-value head, then blocks of query
-// rows sweep them, each block's scores, softmax and weighted sum staying in registers and the nearest cache.
+// rows sweep them, each block's scores, softmax and weighted sum staying in registers and the nearest cache. Of a
+// long head, values that packing would make twice as large are packed as they are swept, a block of keys at a time.
 #pragma once
 
 #include "hidden.h"
@@ -17,6 +18,11 @@ struct Block {
     const unit* key;
     const unit* value;
     int64_t value_rows;
+    // Values that are packed while sweeping: rows of elements, and the panel of KEY_BLOCK rows to pack them into, which is
+    // null where `value` is packed already.
+    const char* value_data;
+    int64_t value_stride, value_dim;
+    unit* value_panel;
     // By KEY_BLOCK of values: whether a mask hides some of it from some rows, and it isn't all finite.
     const uint8_t* taints;
     KeyRows keys;
@@ -24,7 +30,13 @@ struct Block {
     int rows;
 };
 
-template <class Units, int LEVEL, bool STRENGTH_BY_ROW>
+// Whether packed values take more memory than what they are packed from.
+template <class Units, int DTYPE>
+constexpr bool WIDENED = Units::DEPTH * ELEMENT_BYTES<DTYPE> < static_cast<int>(sizeof(unit));
+// Packing while sweeping costs time, so it is done only for a head whose packed keys and values take more than this.
+constexpr int64_t PACKED_WHOLE_BYTES = 8 << 20;
+
+template <class Units, int DTYPE, int LEVEL, bool STRENGTH_BY_ROW>
 [[gnu::noinline]] void sweep_keys(const Block& block, RowState& state, Running running) {
     const int64_t tile_rows = Units::BLOCKWISE ? BLOCK_ROWS : round_up(block.rows, TILE_ROWS);
     const int64_t end = state.visible[block.rows - 1];
@@ -54,15 +66,23 @@ template <class Units, int LEVEL, bool STRENGTH_BY_ROW>
                                                           running);
             }
         }
+        const unit* value = block.value;
+        int64_t value_rows = block.value_rows, value_start = start;
+        if (WIDENED<Units, DTYPE> && block.value_panel) {
+            pack_depth_panel<Units, DTYPE>(block.value_panel, KEY_BLOCK, block.value_data + start * block.value_stride,
+                                           block.value_stride, 0, smaller(KEY_BLOCK, end - start), end - start,
+                                           block.value_dim);
+            value = block.value_panel, value_rows = KEY_BLOCK, value_start = 0;
+        }
         if (block.taints[start / KEY_BLOCK]) [[unlikely]] {
             accumulate_seen<Units>(running.output, running.output_stride, block.rows, running.weights,
-                                   running.weights_stride, block.value, block.value_rows, start, [&](int64_t row) {
+                                   running.weights_stride, value, value_rows, value_start, [&](int64_t row) {
                                        return smaller(KEY_BLOCK, state.visible[row] - start);
                                    });
             continue;
         }
         accumulate_rows<Units>(running.output, running.output_stride, tile_rows, running.weights,
-                               running.weights_stride, block.value, block.value_rows, start, [&](int64_t row) {
+                               running.weights_stride, value, value_rows, value_start, [&](int64_t row) {
                                    return smaller(KEY_BLOCK, state.visible[row + TILE_ROWS - 1] - start);
                                });
     }
@@ -80,13 +100,16 @@ class Prefill {
           value_width_(round_up(call.value_dim, LANES)),
           key_units_(keys_ * units_of<Units>(call.head_dim)),
           value_units_(units_of<Units>(keys_) * value_width_),
+          packs_while_sweeping_(WIDENED<Units, DTYPE> &&
+                                (key_units_ + value_units_) * static_cast<int64_t>(sizeof(unit)) > PACKED_WHOLE_BYTES),
           floors_(call.eps > 0 ? (call.is_causal ? blocks_ : 1) : 0) {}
 
     int32_t run() {
         const int64_t heads = call_.batch * call_.kv_heads;
-        const int64_t packed = (key_units_ + value_units_) * static_cast<int64_t>(sizeof(unit));
+        const int64_t value_units = packs_while_sweeping_ ? 0 : value_units_;
+        const int64_t packed = (key_units_ + value_units) * static_cast<int64_t>(sizeof(unit));
         const int64_t tasks = group_ * blocks_, wave = heads_at_once(heads, packed, tasks, call_.threads);
-        const Workspace<unit> key(wave * key_units_), value(wave * value_units_);
+        const Workspace<unit> key(wave * key_units_), value(wave * value_units);
         const Workspace<float> key_rows(wave * group_ * key_rows_size());
         const Workspace<float> floors(wave * group_ * floors_ * floor_size() + 1);
         const Workspace<uint8_t> taints(wave * keys_ / KEY_BLOCK);
@@ -110,11 +133,14 @@ class Prefill {
     }
 
   private:
-    // A scratch slot: query units, weights, output, a floor's values, then the state.
+    // A scratch slot: the state, query units, weights, output, a floor's values, then a panel of values where they are
+    // packed while sweeping.
     int64_t weights_stride() const { return units_of<Units>(KEY_BLOCK); }
+    int64_t panel_rows() const { return packs_while_sweeping_ ? KEY_BLOCK : 0; }
     int64_t scratch_size() const {
         const int64_t row = query_stride_ + weights_stride() + value_width_;
-        return round_up(BLOCK_ROWS * row * 4 + value_width_ * 4 + static_cast<int64_t>(sizeof(RowState)), 64);
+        return round_up(BLOCK_ROWS * row * 4 + (1 + panel_rows()) * value_width_ * 4 + static_cast<int64_t>(sizeof(RowState)),
+                        64);
     }
 
     // A floor in memory: a line for its two scalars, then its values.
@@ -132,9 +158,11 @@ class Prefill {
         if (start >= end) return;
         pack_lanes_panel<Units, DTYPE>(key_ + local * key_units_, row_of<DTYPE>(call_.key, batch, head, 0),
                                        call_.key.length_stride * ELEMENT_BYTES<DTYPE>, start, end, call_.head_dim);
-        pack_depth_panel<Units, DTYPE>(value_ + local * value_units_, keys_, row_of<DTYPE>(call_.value, batch, head, 0),
-                                       call_.value.length_stride * ELEMENT_BYTES<DTYPE>, start, KEY_BLOCK, end,
-                                       call_.value_dim);
+        if (!packs_while_sweeping_)
+            pack_depth_panel<Units, DTYPE>(value_ + local * value_units_, keys_,
+                                           row_of<DTYPE>(call_.value, batch, head, 0),
+                                           call_.value.length_stride * ELEMENT_BYTES<DTYPE>, start, KEY_BLOCK, end,
+                                           call_.value_dim);
         // Padding is packed as zeros: without causality no row sees less than another.
         taints_[(local * keys_ + start) / KEY_BLOCK] =
             call_.is_causal && !all_finite<DTYPE>(row_of<DTYPE>(call_.value, batch, head, start),
@@ -193,8 +221,13 @@ class Prefill {
                           query_stride_,
                           units_of<Units>(call_.head_dim),
                           key_ + kv * key_units_,
-                          value_ + kv * value_units_,
+                          packs_while_sweeping_ ? nullptr : value_ + kv * value_units_,
                           keys_,
+                          row_of<DTYPE>(call_.value, batch, head / group_, 0),
+                          call_.value.length_stride * ELEMENT_BYTES<DTYPE>,
+                          call_.value_dim,
+                          packs_while_sweeping_ ? reinterpret_cast<unit*>(output + (BLOCK_ROWS + 1) * value_width_)
+                                                : nullptr,
                           taints_ + kv * keys_ / KEY_BLOCK,
                           KeyRows(key_rows_ + local * key_rows_size(), keys_),
                           call_.scale * LOG2_E,
@@ -208,11 +241,11 @@ class Prefill {
     void sweep(const Block& block, RowState& state, const Running& running) const {
         const int level = call_.want_rows == RLS_ALL_ROWS ? STATISTICS : call_.eps > 0 ? BOTH : STEERED;
         if (by_row()) {
-            if (level == STATISTICS) sweep_keys<Units, STATISTICS, true>(block, state, running);
-            else sweep_keys<Units, STEERED, true>(block, state, running);
-        } else if (level == STATISTICS) sweep_keys<Units, STATISTICS, false>(block, state, running);
-        else if (level == BOTH) sweep_keys<Units, BOTH, false>(block, state, running);
-        else sweep_keys<Units, STEERED, false>(block, state, running);
+            if (level == STATISTICS) sweep_keys<Units, DTYPE, STATISTICS, true>(block, state, running);
+            else sweep_keys<Units, DTYPE, STEERED, true>(block, state, running);
+        } else if (level == STATISTICS) sweep_keys<Units, DTYPE, STATISTICS, false>(block, state, running);
+        else if (level == BOTH) sweep_keys<Units, DTYPE, BOTH, false>(block, state, running);
+        else sweep_keys<Units, DTYPE, STEERED, false>(block, state, running);
     }
 
     // `stored` is the floor where the block begins, or null; it moves on row by row, as each row sees more keys.
@@ -255,7 +288,9 @@ class Prefill {
     }
 
     const rls_call& call_;
-    const int64_t group_, blocks_, keys_, query_stride_, value_width_, key_units_, value_units_, floors_;
+    const int64_t group_, blocks_, keys_, query_stride_, value_width_, key_units_, value_units_;
+    const bool packs_while_sweeping_;
+    const int64_t floors_;
     // Of the wave that is standing.
     int64_t first_head_ = 0;
     unit *key_ = nullptr, *value_ = nullptr;
