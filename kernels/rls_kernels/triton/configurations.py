@@ -75,7 +75,7 @@ def prefill(
     if arch == 120 and exact_sums and head_dim > 64:
         keys = 16
     # Four warps share each fragment of keys and values between two tiles of queries; elsewhere that would spill.
-    return Configuration(128, keys, 4 if keys == 64 and arch != 120 else 8, 2, partials, by_dot)
+    return Configuration(128, keys, 4 if keys == 64 and arch == 80 else 8, 2, partials, by_dot)
 
 
 def narrowest(is_float16: bool, stats: bool) -> float:
@@ -98,8 +98,7 @@ def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
         return Configuration(128, 64, 8 if arch == 90 else 4, 2)
     if head_dim > 64:
         return Configuration(128, 32, 8, 2)
-    # Statistics in bfloat16 spill on sm_86 and sm_89 with four warps.
-    return Configuration(128, 64, 4 if arch == 80 or (arch in (86, 89) and not stats) else 8, 2)
+    return Configuration(128, 64, 4 if arch == 80 else 8, 2)
 
 
 def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:

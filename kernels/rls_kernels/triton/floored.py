@@ -24,7 +24,6 @@ from rls_kernels.triton.tiles import (
     key_row,
     load_row,
     load_tile,
-    program_again,
     store_stats,
     sum_rows,
     visible_keys,
@@ -294,14 +293,6 @@ def floored_kernel(
         mass += eps * tl.sum(weights, 1)
         out += eps * dot(weights.to(value.dtype), value, tl.zeros_like(out), PRECISION)
 
-    # Read anew, so that no register holds rows and heads while the loops run.
-    program = program_again()
-    block = program % blocks
-    batch_head = program // blocks
-    if CAUSAL:
-        block = blocks - 1 - block
-    start_m = block * queries
-    last_query = tl.minimum(query_length, start_m + queries)
     in_range = start_m + query_rows < last_query
     row = tl.cast(batch_head, tl.int64) * query_length + start_m + query_rows
     shift = finite(row_max) * scale_2

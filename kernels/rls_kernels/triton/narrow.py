@@ -28,7 +28,6 @@ from rls_kernels.triton.tiles import (
     key_row,
     load_row,
     load_tile,
-    program_again,
     store_figures,
     visible_keys,
 )
@@ -300,15 +299,6 @@ def narrow_kernel(
             bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, MASKED=True,
         )  # fmt: skip
 
-    # Read anew, so that no register holds rows and heads while the loops run.
-    program = program_again()
-    block = program % blocks
-    batch_head = program // blocks
-    if CAUSAL:
-        block = blocks - 1 - block
-    start_m = block * queries
-    last_query = tl.minimum(query_length, start_m + queries)
-    lowest = tl.load(span_ptr + 2 * table_row, volatile=True)
     steered_sum = _column(sums, 0, 0)
     # With λb less its lowest as the bias, the plain sum has the same shift as the steered one.
     plain_sum = _column(sums, 1, 2) * 2.0**-column_bits

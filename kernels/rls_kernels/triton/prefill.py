@@ -21,7 +21,6 @@ from rls_kernels.triton.tiles import (
     key_row,
     load_row,
     load_tile,
-    program_again,
     store_stats,
     sum_rows,
     visible_keys,
@@ -248,13 +247,6 @@ def prefill_kernel(
     # By dot, every column of the sum holds all of it.
     total = tl.sum(row_sum, 1) / PARTIALS if SUM_BY_DOT else tl.sum(row_sum, 1)
     seen = total > 0
-    # Read anew, so that no register holds rows and heads while the loops run.
-    program = program_again()
-    block = program % blocks
-    batch_head = program // blocks
-    if CAUSAL:
-        block = blocks - 1 - block
-    start_m = block * BLOCK_M
     in_range = start_m + query_rows < query_length
     row = tl.cast(batch_head, tl.int64) * query_length + start_m + query_rows
     shift = finite(row_max) * scale_2

@@ -20,14 +20,6 @@ def dot(left, right, first, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def program_again():
-    """``tl.program_id(0)``, read once more: what follows from it is computed anew and needs no register until then."""
-    if INTERPRETED:
-        return tl.program_id(0)
-    return tl.inline_asm_elementwise("mov.u32 $0, %ctaid.x;", "=r", [], dtype=tl.int32, is_pure=False, pack=1)
-
-
-@triton.jit
 def load_tile(ptr, start, stride_row, stride_column, rows, limit, columns, WIDTH: tl.constexpr, MASKED: tl.constexpr):
     """Rows ``start + rows`` of a [limit, WIDTH] matrix; columns past WIDTH read 0, rows past ``limit`` too if MASKED.
 
