@@ -8,7 +8,6 @@ stands in where eager happens to be exact (a single visible key).
 from __future__ import annotations
 
 import ctypes
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -199,11 +198,11 @@ def poisoned_memory() -> Iterator[None]:
 def poisoned_heap() -> Iterator[None]:
     """Within it, host memory fresh from glibc holds NaN of every dtype; elsewhere than on glibc, no effect.
 
-    Blocks up to 1 KiB that glibc keeps for a thread escape it.
-    For compiled graphs: torch's own fill doesn't reach their buffers, and switching its mode compiles them anew.
+    For compiled graphs: torch's own fill doesn't reach their buffers, and switching its mode compiles them anew. Blocks
+    up to 1 KiB that glibc keeps for a thread escape it, and so does memory of a GPU.
     """
-    # A library without mallopt is not glibc (musl, macOS), and Windows has no library of that name at all.
-    mallopt = None if sys.platform == "win32" else getattr(ctypes.CDLL(None), "mallopt", None)
+    # A library without mallopt is not glibc (musl, macOS).
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         yield
         return

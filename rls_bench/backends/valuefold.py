@@ -18,7 +18,7 @@ class ValueFold(Backend):
     kernels = ("flash",)
 
     def supports(self, problem: Problem) -> Support:
-        """No causal mask, no float16, and a λ b that neither the query nor the heads of a KV group change."""
+        """No causal mask, no float16, no lone float32 query on a CPU, and a λ b that neither the query nor the heads of a KV group change."""
         if problem.return_stats:
             return no("the flash kernel returns no row statistics")
         if problem.masks_causally:
