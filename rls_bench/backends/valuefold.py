@@ -18,7 +18,7 @@ class ValueFold(Backend):
     kernels = ("flash",)
 
     def supports(self, problem: Problem) -> Support:
-        """No causal mask, no float16, no lone float32 query on a CPU, and a λ b that neither the query nor the heads of a KV group change."""
+        """No causal mask, float16 or lone float32 query, and a λ b that no query or head of a KV group changes."""
         if problem.return_stats:
             return no("the flash kernel returns no row statistics")
         if problem.masks_causally:

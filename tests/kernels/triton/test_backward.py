@@ -71,16 +71,18 @@ def arguments(inputs: Inputs, *, requires_grad: bool) -> tuple[Any, ...]:
 
 def test_the_forward_operator_passes_opcheck() -> None:
     inputs = draw(sizes=(1, 1, 1, 3, 5), dims=(16, 16))
-    torch.library.opcheck(steered_forward, arguments(inputs, requires_grad=True))
+    found = torch.library.opcheck(steered_forward, arguments(inputs, requires_grad=True))
+    assert set(found.values()) == {"SUCCESS"}
 
 
 def test_the_backward_operator_passes_opcheck() -> None:
     inputs = draw(sizes=(1, 1, 1, 3, 5), dims=(16, 16))
     given = arguments(inputs, requires_grad=False)
     out, lse, norm, _ = steered_forward(*given)
-    torch.library.opcheck(
+    found = torch.library.opcheck(
         steered_backward, (*given[:6], out, lse, norm, torch.randn_like(out), inputs.scale, 1e-3, True, False)
     )
+    assert set(found.values()) == {"SUCCESS"}
 
 
 def test_compile_takes_it_in_whole() -> None:
