@@ -62,18 +62,27 @@ def test_regret_on_held_out_real_launches(tmp_path: Path) -> None:
     names = ["cpu", "sdpa-cpu", "sdpa-math", "keyfold"]
     plan = Plan([*prefills, *decodes], names, launches=6, budget_seconds=150, race=False, questions=("warm",), aa=True)
     records = [record for record in run(plan, tmp_path / "results.jsonl").records if record.samples_ns]
-    (evidence,) = gather([replace(each, samples_ns={"warm": each.samples_ns["warm"][:3]}) for each in records])
-    (held_out,) = gather([replace(each, samples_ns={"warm": each.samples_ns["warm"][3:]}) for each in records])
-    latency_ns = {
-        cell.problem: {name: each.latency_ns for name, each in cell.candidates.items()} for cell in held_out.cells
-    }
-    found = [decision for decision in choose(evidence) if decision.backend]
-    regrets = []
-    for each in found:
-        timed = [latency_ns[cell.problem] for cell in each.cells]
-        regrets.append([by_backend[str(each.backend)] / min(by_backend.values()) - 1 for by_backend in timed])
-    median, worst = float(np.median(np.concatenate(regrets))), max(float(np.mean(each)) for each in regrets)
-    print(f"{[each.backend for each in found]}: regret {median:.1%} median, {worst:.1%} in the worst regime")
-    assert found
-    assert median <= 0.02
-    assert worst <= 0.05
+    # Without our own kernel, far ahead on some machines, the race is closer.
+    for without in ("", "cpu"):
+        one, other = ([half(each, part) for each in records if each.backend != without] for part in (0, 1))
+        (evidence,), (held_out,) = gather(one), gather(other)
+        latency_ns = {
+            cell.problem: {name: each.latency_ns for name, each in cell.candidates.items()} for cell in held_out.cells
+        }
+        asked = choose(evidence)
+        chosen = [decision for decision in asked if decision.backend]
+        regrets = []
+        for decision in chosen:
+            timed = [latency_ns[cell.problem] for cell in decision.cells]
+            regrets.append([each[str(decision.backend)] / min(each.values()) - 1 for each in timed])
+        median, worst = float(np.median(np.concatenate(regrets))), max(float(np.mean(each)) for each in regrets)
+        names = [decision.backend for decision in chosen]
+        print(f"{len(asked)} regimes, chosen {names}: regret {median:.1%} median, {worst:.1%} in the worst regime")
+        assert chosen
+        assert median <= 0.02
+        assert worst <= 0.05
+
+
+def half(entry: Record, part: int) -> Record:
+    """The first or the last three of six launches."""
+    return replace(entry, samples_ns={"warm": entry.samples_ns["warm"][3 * part : 3 * part + 3]})
