@@ -18,11 +18,13 @@ struct Block {
     const unit* key;
     const unit* value;
     int64_t value_rows;
-    // Values that are packed while sweeping: rows of elements, and the panel of KEY_BLOCK rows to pack them into, which is
-    // null where `value` is packed already.
+    // Values that are packed while sweeping: rows of elements, and the panel of KEY_BLOCK rows to pack them into.
     const char* value_data;
     int64_t value_stride, value_dim;
     unit* value_panel;
+    // `pack_depth_panel` of the values' dtype, null where `value` is packed already. A pointer, so that the sweep isn't
+    // compiled once a dtype.
+    void (*pack_values)(unit*, int64_t, const char*, int64_t, int64_t, int64_t, int64_t, int64_t);
     // By KEY_BLOCK of values: whether a mask hides some of it from some rows, and it isn't all finite.
     const uint8_t* taints;
     KeyRows keys;
@@ -36,7 +38,7 @@ constexpr bool WIDENED = Units::DEPTH * ELEMENT_BYTES<DTYPE> < static_cast<int>(
 // Packing while sweeping costs time, so it is done only for a head whose packed keys and values take more than this.
 constexpr int64_t PACKED_WHOLE_BYTES = 8 << 20;
 
-template <class Units, int DTYPE, int LEVEL, bool STRENGTH_BY_ROW>
+template <class Units, int LEVEL, bool STRENGTH_BY_ROW>
 [[gnu::noinline]] void sweep_keys(const Block& block, RowState& state, Running running) {
     const int64_t tile_rows = Units::BLOCKWISE ? BLOCK_ROWS : round_up(block.rows, TILE_ROWS);
     const int64_t end = state.visible[block.rows - 1];
@@ -68,10 +70,9 @@ template <class Units, int DTYPE, int LEVEL, bool STRENGTH_BY_ROW>
         }
         const unit* value = block.value;
         int64_t value_rows = block.value_rows, value_start = start;
-        if (WIDENED<Units, DTYPE> && block.value_panel) {
-            pack_depth_panel<Units, DTYPE>(block.value_panel, KEY_BLOCK, block.value_data + start * block.value_stride,
-                                           block.value_stride, 0, smaller(KEY_BLOCK, end - start), end - start,
-                                           block.value_dim);
+        if (block.pack_values) {
+            block.pack_values(block.value_panel, KEY_BLOCK, block.value_data + start * block.value_stride,
+                              block.value_stride, 0, smaller(KEY_BLOCK, end - start), end - start, block.value_dim);
             value = block.value_panel, value_rows = KEY_BLOCK, value_start = 0;
         }
         if (block.taints[start / KEY_BLOCK]) [[unlikely]] {
@@ -228,6 +229,7 @@ class Prefill {
                           call_.value_dim,
                           packs_while_sweeping_ ? reinterpret_cast<unit*>(output + (BLOCK_ROWS + 1) * value_width_)
                                                 : nullptr,
+                          packs_while_sweeping_ ? &pack_depth_panel<Units, DTYPE> : nullptr,
                           taints_ + kv * keys_ / KEY_BLOCK,
                           KeyRows(key_rows_ + local * key_rows_size(), keys_),
                           call_.scale * LOG2_E,
@@ -241,11 +243,11 @@ class Prefill {
     void sweep(const Block& block, RowState& state, const Running& running) const {
         const int level = call_.want_rows == RLS_ALL_ROWS ? STATISTICS : call_.eps > 0 ? BOTH : STEERED;
         if (by_row()) {
-            if (level == STATISTICS) sweep_keys<Units, DTYPE, STATISTICS, true>(block, state, running);
-            else sweep_keys<Units, DTYPE, STEERED, true>(block, state, running);
-        } else if (level == STATISTICS) sweep_keys<Units, DTYPE, STATISTICS, false>(block, state, running);
-        else if (level == BOTH) sweep_keys<Units, DTYPE, BOTH, false>(block, state, running);
-        else sweep_keys<Units, DTYPE, STEERED, false>(block, state, running);
+            if (level == STATISTICS) sweep_keys<Units, STATISTICS, true>(block, state, running);
+            else sweep_keys<Units, STEERED, true>(block, state, running);
+        } else if (level == STATISTICS) sweep_keys<Units, STATISTICS, false>(block, state, running);
+        else if (level == BOTH) sweep_keys<Units, BOTH, false>(block, state, running);
+        else sweep_keys<Units, STEERED, false>(block, state, running);
     }
 
     // `stored` is the floor where the block begins, or null; it moves on row by row, as each row sees more keys.
