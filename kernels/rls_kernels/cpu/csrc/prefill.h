@@ -140,8 +140,8 @@ class Prefill {
     int64_t panel_rows() const { return packs_while_sweeping_ ? KEY_BLOCK : 0; }
     int64_t scratch_size() const {
         const int64_t row = query_stride_ + weights_stride() + value_width_;
-        return round_up(BLOCK_ROWS * row * 4 + (1 + panel_rows()) * value_width_ * 4 + static_cast<int64_t>(sizeof(RowState)),
-                        64);
+        const int64_t state = sizeof(RowState);
+        return round_up(state + BLOCK_ROWS * row * 4 + (1 + panel_rows()) * value_width_ * 4, 64);
     }
 
     // A floor in memory: a line for its two scalars, then its values.
