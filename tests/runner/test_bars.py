@@ -71,10 +71,10 @@ def test_a_planted_slowdown_of_five_percent(tmp_path: Path) -> None:
 
 
 @pytest.mark.quiet
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_the_time_that_is_not_spent_in_calls(tmp_path: Path) -> None:
-    """Three long problems of the standard suite; printed, since it hangs on how busy the machine is."""
-    problems = [problem for problem in suites.get("standard") if "prefill" in problem.name][:3]
-    effort = run(Plan(problems, REAL, budget_seconds=240), tmp_path / "results.jsonl").effort
+    """The whole standard suite, a quarter of an hour on two cores of AVX2."""
+    effort = run(Plan(suites.get("standard"), REAL, budget_seconds=600), tmp_path / "results.jsonl").effort
     print(f"{effort.overhead:.1%} of {effort.wall - effort.compile:.0f} s outside calls: {effort}")
     assert effort.calls > 0
+    assert effort.overhead <= 0.15
