@@ -18,8 +18,11 @@ constexpr int64_t LEAST_SPLIT = 512;
 // Query rows that share each loaded key or value.
 constexpr int ROWS_AT_ONCE = 4;
 constexpr int64_t CACHE_LINE = 64;
+// Keys summed between two asks for memory: a burst would fill the core's queue of lines on their way.
+constexpr int64_t PORTION = 8;
 
-static_assert(CHUNK % TILE == 0 && LANES % ROWS_AT_ONCE == 0 && MAX_DECODE_ROWS % ROWS_AT_ONCE == 0);
+static_assert(CHUNK % TILE == 0 && CHUNK % PORTION == 0);
+static_assert(LANES % ROWS_AT_ONCE == 0 && MAX_DECODE_ROWS % ROWS_AT_ONCE == 0);
 
 // Rows of memory that will be read next, asked for while others are multiplied: the arithmetic of several query rows
 // takes about as long as the memory does, and neither waits for the other. Null where there is nothing to ask for.
@@ -30,6 +33,10 @@ struct Ahead {
     void ask_for_row(int64_t row) const {
         if (!rows) return;
         for (int64_t offset = 0; offset < bytes; offset += CACHE_LINE) __builtin_prefetch(rows + row * stride + offset);
+    }
+
+    void ask_for_rows(int64_t from, int64_t to) const {
+        for (int64_t row = from; row < to; ++row) ask_for_row(row);
     }
 };
 
@@ -93,7 +100,8 @@ inline void dot_keys(float (*dots)[CHUNK], const unit* query, int64_t query_stri
 // output[row][0, 2 * PAIRS * LANES) += sum over keys of weights[row][key] * value[key], in the order of Units' pairs.
 template <class Units, int DTYPE, int ROWS, int PAIRS>
 inline void add_values(float* output, int64_t output_stride, const unit (*weights)[CHUNK], const char* value,
-                       int64_t value_stride, int64_t keys, int64_t elements) {
+                       int64_t value_stride, int64_t keys, int64_t elements, const Ahead& ahead,
+                       int64_t rows_ahead) {
     constexpr int VECTORS = 2 * PAIRS;
     vec sum[ROWS][VECTORS];
 #pragma GCC unroll 4
@@ -101,20 +109,23 @@ inline void add_values(float* output, int64_t output_stride, const unit (*weight
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; ++v) sum[r][v] = load(output + r * output_stride + v * LANES);
     const auto add_keys = [&](auto whole) {
-        for (int64_t key = 0; key < keys; key += Units::DEPTH) {
-            const char* row = value + key * value_stride;
-            const char* next = key + 1 < keys ? row + value_stride : nullptr;
+        for (int64_t portion = 0; portion < keys; portion += PORTION) {
+            ahead.ask_for_rows(portion * rows_ahead / CHUNK, (portion + PORTION) * rows_ahead / CHUNK);
+            for (int64_t key = portion; key < smaller(keys, portion + PORTION); key += Units::DEPTH) {
+                const char* row = value + key * value_stride;
+                const char* next = key + 1 < keys ? row + value_stride : nullptr;
 #pragma GCC unroll 2
-            for (int p = 0; p < PAIRS; ++p) {
-                const int64_t offset = 2 * p * LANES * ELEMENT_BYTES<DTYPE>;
-                vec pair[2];
-                Units::template join_row_pair<DTYPE>(pair, row + offset, next ? next + offset : nullptr,
-                                                     whole ? 2 * LANES : elements - 2 * p * LANES);
+                for (int p = 0; p < PAIRS; ++p) {
+                    const int64_t offset = 2 * p * LANES * ELEMENT_BYTES<DTYPE>;
+                    vec pair[2];
+                    Units::template join_row_pair<DTYPE>(pair, row + offset, next ? next + offset : nullptr,
+                                                         whole ? 2 * LANES : elements - 2 * p * LANES);
 #pragma GCC unroll 4
-                for (int r = 0; r < ROWS; ++r) {
-                    const vec weight = broadcast_unit(weights[r] + key / Units::DEPTH);
-                    sum[r][2 * p] = Units::multiply_add(weight, pair[0], sum[r][2 * p]);
-                    sum[r][2 * p + 1] = Units::multiply_add(weight, pair[1], sum[r][2 * p + 1]);
+                    for (int r = 0; r < ROWS; ++r) {
+                        const vec weight = broadcast_unit(weights[r] + key / Units::DEPTH);
+                        sum[r][2 * p] = Units::multiply_add(weight, pair[0], sum[r][2 * p]);
+                        sum[r][2 * p + 1] = Units::multiply_add(weight, pair[1], sum[r][2 * p + 1]);
+                    }
                 }
             }
         }
@@ -307,14 +318,13 @@ class Decode {
             constexpr int ROWS = decltype(rows_at_once)::value;
             const auto add_strip = [&](auto pairs, int64_t d) {
                 const int64_t offset = d * ELEMENT_BYTES<DTYPE>;
-                if (row == 0) {
-                    // Strip by strip, so that memory is never idle nor swamped.
-                    const int64_t from = d * CHUNK / value_width_, to = (d + 2 * pairs * LANES) * CHUNK / value_width_;
-                    for (int64_t ahead = from; ahead < to; ++ahead) next.ask_for_row(ahead);
-                }
+                // The first rows of output ask, each strip of them for its share.
+                const int64_t share = d * CHUNK / value_width_, end = (d + 2 * pairs * LANES) * CHUNK / value_width_;
+                const Ahead ahead{row == 0 && next.rows ? next.rows + share * next.stride : nullptr, next.stride,
+                                  next.bytes};
                 add_values<Units, DTYPE, ROWS, decltype(pairs)::value>(
                     outputs + row * value_width_ + d, value_width_, weights + row, value + offset, stride, keys,
-                    call_.value_dim - d);
+                    call_.value_dim - d, ahead, end - share);
             };
             int64_t d = 0;
             for (; d + TILE <= call_.value_dim; d += TILE)
