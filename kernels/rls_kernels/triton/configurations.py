@@ -101,8 +101,11 @@ def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
     """The configuration of the narrow kernel, 16-bit inputs alone."""
     if head_dim > 128:
         return Configuration(64, 32, 4, 2)
-    if arch in (90, 100):
-        return Configuration(128, 64, 8 if arch == 90 else 4, 2, bias_early=stats or arch == 100)
+    if arch == 90:
+        # With eps alone this leaves registers for a second block an SM.
+        return Configuration(128, 64, 8, 2, bias_early=stats, rows_anew=not stats)
+    if arch == 100:
+        return Configuration(128, 64, 4, 2, bias_early=True)
     keys = 32 if arch == 120 and head_dim > 64 else 64
     warps = 4 if arch == 80 and head_dim <= 64 else 8
     # With eps alone an early bias spills on sm_80 at D 64.
