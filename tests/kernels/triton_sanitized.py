@@ -9,10 +9,12 @@ import sys
 import torch
 import triton
 import triton.language as tl
-from rls_kernels.triton import launch
+from rls_kernels.triton import launch, tiles
 from rls_kernels.triton.configurations import Configuration
 
-SMALL = Configuration(16, 16, num_warps=4, num_stages=1, partials=8)
+# ttsem models no inline assembly.
+tiles.HAS_ASSEMBLY = tl.constexpr(False)
+SMALL = Configuration(16, 16, num_warps=4, num_stages=1, partials=8, bias_early=True, rows_anew=True)
 # Lq, Lk, D, Dv, query heads, kv heads, causal, padded, eps, λ per query, dtype
 CASES = [
     (33, 41, 20, 24, 2, 1, False, False, 0.0, False, torch.float32),

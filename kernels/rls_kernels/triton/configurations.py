@@ -20,7 +20,9 @@ class Configuration:
 
     ``block_m`` queries and ``block_n`` keys a block; ``partials`` partial sums are kept of a row. With ``sums_by_dot``
     the matrix unit sums the rows of the weights, at the price of one more narrow tile: where instructions run out
-    before tensor throughput does.
+    before tensor throughput does. With ``bias_early`` a block's biases are loaded ahead of its keys: the compiler keeps
+    that order, and how many registers the loop takes hangs on it. With ``rows_anew`` a program works out again after
+    the loops which rows are its own, so that no register holds it across them.
     """
 
     block_m: int
@@ -29,6 +31,8 @@ class Configuration:
     num_stages: int
     partials: int = 8
     sums_by_dot: bool = False
+    bias_early: bool = False
+    rows_anew: bool = False
 
     def constants(self) -> dict[str, Any]:
         """Block sizes, warps and stages as every kernel's launch takes them."""
@@ -68,14 +72,17 @@ def prefill(
     is_plain = not (exact_sums or has_eps)
     # Registers hold scores, output and sums: what is wide or keeps more sums takes fewer keys a block.
     if arch == 90:
+        # Loaded early, the bias takes the registers of a second block an SM.
         return Configuration(128, 32 if exact_sums and head_dim > 64 else 64, 8, 2, partials, by_dot)
     if arch == 100:
-        return Configuration(128, 32 if exact_sums else 64, 4 if is_plain else 8, 2, partials, by_dot)
-    keys = 64 if head_dim <= 64 and is_plain else 32
+        return Configuration(128, 32 if exact_sums else 64, 4 if is_plain else 8, 2, partials, by_dot, bias_early=True)
+    keys = 64 if is_plain and (head_dim <= 64 or arch != 120) else 32
     if arch == 120 and exact_sums and head_dim > 64:
         keys = 16
     # Four warps share each fragment of keys and values between two tiles of queries; elsewhere that would spill.
-    return Configuration(128, keys, 4 if keys == 64 and arch == 80 else 8, 2, partials, by_dot)
+    warps = 4 if arch == 80 and is_plain and head_dim <= 64 else 8
+    early = arch != 80 or head_dim <= 64
+    return Configuration(128, keys, warps, 2, partials, by_dot, bias_early=early, rows_anew=True)
 
 
 def narrowest(is_float16: bool, stats: bool) -> float:
@@ -94,11 +101,16 @@ def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
     """The configuration of the narrow kernel, 16-bit inputs alone."""
     if head_dim > 128:
         return Configuration(64, 32, 4, 2)
-    if arch in (90, 100):
-        return Configuration(128, 64, 8 if arch == 90 else 4, 2)
-    if head_dim > 64:
-        return Configuration(128, 32, 8, 2)
-    return Configuration(128, 64, 4 if arch == 80 else 8, 2)
+    if arch == 90:
+        # With eps alone this leaves registers for a second block an SM.
+        return Configuration(128, 64, 8, 2, bias_early=stats, rows_anew=not stats)
+    if arch == 100:
+        return Configuration(128, 64, 4, 2, bias_early=True)
+    keys = 32 if arch == 120 and head_dim > 64 else 64
+    warps = 4 if arch == 80 and head_dim <= 64 else 8
+    # With eps alone an early bias spills on sm_80 at D 64.
+    early = stats or arch != 80 or head_dim > 64
+    return Configuration(128, keys, warps, 2, bias_early=early, rows_anew=True)
 
 
 def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:

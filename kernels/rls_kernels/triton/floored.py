@@ -24,6 +24,9 @@ from rls_kernels.triton.tiles import (
     key_row,
     load_row,
     load_tile,
+    lowest_score,
+    program_again,
+    query_block,
     store_stats,
     sum_rows,
     visible_keys,
@@ -91,25 +94,26 @@ def _attend(
     if MASKED:
         scores = tl.where(visible, scores, float("-inf"))
     new_max = tl.maximum(row_max, tl.max(scores, 1))
-    shift = (finite(new_max) if MASKED else new_max) * scale_2
+    shift = new_max * scale_2
     logits = scores * scale_2 - shift[:, None]
     plain = tl.exp2(logits)
-    decay = tl.exp2(row_max * scale_2 - shift)
+    # How far the old shift lies below the new one.
+    behind = row_max * scale_2 - shift
+    decay = tl.exp2(behind)
     weights = plain * raised
     steered_decay = decay * tl.exp2(weight_shift - finite(new_weight_shift)) if MASKED else decay
 
     if STATS:
         # Moments are about the running shifts: take them along to the new ones.
-        moved = finite(row_max) * scale_2 - shift
-        steered_moved = moved + finite(weight_shift) - finite(new_weight_shift)
+        steered_behind = behind + finite(weight_shift) - finite(new_weight_shift)
         steered_logits = logits + logit_bias - (finite(new_weight_shift)[:, None] if MASKED else new_weight_shift)
         if MASKED:
             # A hidden key's logit is -inf, and its weight of 0 must win.
             logits = tl.where(visible, logits, 0.0)
             steered_logits = tl.where(visible, steered_logits, 0.0)
-        plain_moment = (plain_moment + plain_sum * moved[:, None]) * decay[:, None]
+        plain_moment = (plain_moment + plain_sum * behind[:, None]) * decay[:, None]
         plain_moment += sum_rows(plain * logits, PARTIALS)
-        moment = (moment + steered_sum * steered_moved[:, None]) * steered_decay[:, None]
+        moment = (moment + steered_sum * steered_behind[:, None]) * steered_decay[:, None]
         moment += sum_rows(weights * steered_logits, PARTIALS)
         bias_sum = bias_sum * decay[:, None] + sum_rows(plain * logit_bias, PARTIALS)
 
@@ -174,6 +178,7 @@ def floored_kernel(
     PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
     SUM_BY_DOT: tl.constexpr,
+    ROWS_ANEW: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -186,11 +191,7 @@ def floored_kernel(
     """
     queries: tl.constexpr = BLOCK_M - 1
     blocks = tl.cdiv(query_length, queries)
-    block = tl.program_id(0) % blocks
-    batch_head = tl.program_id(0) // blocks
-    if CAUSAL:
-        # Blocks with the most keys start first, so that the last to finish are short.
-        block = blocks - 1 - block
+    block, batch_head = query_block(tl.program_id(0), blocks, CAUSAL)
     batch = tl.cast(batch_head // query_heads, tl.int64)
     head = tl.cast(batch_head % query_heads, tl.int64)
     if WIDER_THAN is not None:
@@ -226,7 +227,7 @@ def floored_kernel(
         strength_2 = tl.load(strength_ptr) * LOG2_E
 
     out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
-    row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    row_max = tl.full([BLOCK_M], lowest_score(scale_2), tl.float32)
     plain_sum = tl.zeros([BLOCK_M, PARTIALS], tl.float32)
     steered_sum = tl.zeros([BLOCK_M, SUM_COLUMNS], tl.float32) if SUM_BY_DOT else plain_sum
     plain_moment = plain_sum
@@ -293,9 +294,13 @@ def floored_kernel(
         mass += eps * tl.sum(weights, 1)
         out += eps * dot(weights.to(value.dtype), value, tl.zeros_like(out), PRECISION)
 
+    if ROWS_ANEW:
+        block, batch_head = query_block(program_again(), blocks, CAUSAL)
+        start_m = block * queries
+        last_query = tl.minimum(query_length, start_m + queries)
     in_range = start_m + query_rows < last_query
     row = tl.cast(batch_head, tl.int64) * query_length + start_m + query_rows
-    shift = finite(row_max) * scale_2
+    shift = row_max * scale_2
     tl.store(lse_ptr + row, tl.where(seen, (shift + tl.log2(plain_total)) * LN_2, float("-inf")), mask=in_range)
     mass = tl.where(seen, mass, 1.0)
     tl.store(norm_ptr + row, (row_shift + tl.log2(mass)) * LN_2, mask=in_range)

@@ -145,7 +145,7 @@ def prefill(call: Call, return_stats: bool, configuration: Configuration | None 
             narrow_kernel[(triton.cdiv(query_length, queries) * batch * heads,)](
                 *call.tensors(), *result, narrow.columns, narrow.spans, *call.strides(), *narrow.strides,
                 *numbers_with_eps, HAS_EPS=call.eps > 0, NARROW=narrow.widest, COLUMNS=narrow.columns.shape[-1],
-                **options, **chosen.constants(),
+                BIAS_EARLY=chosen.bias_early, ROWS_ANEW=chosen.rows_anew, **options, **chosen.constants(),
             )  # fmt: skip
             chosen = configuration or _from_table(call, return_stats, wide=True)
         else:
@@ -159,6 +159,7 @@ def prefill(call: Call, return_stats: bool, configuration: Configuration | None 
             "WIDER_THAN": widest,
             "PARTIALS": chosen.partials,
             "SUM_BY_DOT": chosen.sums_by_dot,
+            "ROWS_ANEW": chosen.rows_anew,
         }
         if call.eps:
             bits = 15 if call.query.dtype == torch.float16 else 0
@@ -169,7 +170,8 @@ def prefill(call: Call, return_stats: bool, configuration: Configuration | None 
         else:
             prefill_kernel[grid](
                 *call.tensors(), result.out, result.lse, result.stats, spans, *call.strides(), *row_strides, *numbers,
-                STEERED=True, BIAS_FIRST=call.query.dtype != torch.float32, **options,
+                STEERED=True, BIAS_FIRST=call.query.dtype != torch.float32 and not options["PER_QUERY"],
+                BIAS_EARLY=chosen.bias_early, **options,
             )  # fmt: skip
     return result
 

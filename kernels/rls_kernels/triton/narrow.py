@@ -23,11 +23,13 @@ from rls_kernels.triton.tiles import (
     LN_2,
     LOG2_E,
     dot,
-    finite,
     key_range,
-    key_row,
+    load_first,
     load_row,
     load_tile,
+    lowest_score,
+    program_again,
+    query_block,
     store_figures,
     visible_keys,
 )
@@ -138,25 +140,32 @@ def _attend(
     STATS: tl.constexpr,
     PRECISION: tl.constexpr,
     COLUMNS: tl.constexpr,
+    BIAS_EARLY: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """Take one block of keys into the running rows; MASKED blocks are those that some query sees only in part.
 
     ``sums`` and ``moments`` [M, COLUMNS] are p and p log p against the columns, both relative to the running shift.
     """
+    rows: tl.constexpr = query.shape[0]
+    keys: tl.constexpr = key_rows.shape[0]
+    if BIAS_EARLY:
+        first = load_first(bias_ptr, start_n, stride_bias_n, bias_factor, limit, rows, keys, MASKED)
     key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, MASKED)
-    bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, MASKED)
-    logit_bias = tl.broadcast_to(key_row(bias_factor * bias), [query.shape[0], key.shape[0]])
-    scores = dot(query, key.T, logit_bias, PRECISION)
+    if not BIAS_EARLY:
+        first = load_first(bias_ptr, start_n, stride_bias_n, bias_factor, limit, rows, keys, MASKED)
+    scores = dot(query, key.T, first, PRECISION)
     if MASKED:
         # The row that gathers eps sums sees none of these keys.
         visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL) & is_query[:, None]
         scores = tl.where(visible, scores, float("-inf"))
     new_max = tl.maximum(row_max, tl.max(scores, 1))
-    shift = (finite(new_max) if MASKED else new_max) * scale_2 - raise_bits
+    shift = new_max * scale_2 - raise_bits
     logits = scores * scale_2 - shift[:, None]
     weights = tl.exp2(logits)
-    decay = tl.exp2(row_max * scale_2 - raise_bits - shift)
+    # How far the old shift lies below the new one.
+    behind = row_max * scale_2 - raise_bits - shift
+    decay = tl.exp2(behind)
 
     sum_columns = load_tile(columns_ptr, start_n, COLUMNS, 1, key_rows, limit, tl.arange(0, COLUMNS), COLUMNS, MASKED)
     counted = weights.to(sum_columns.dtype)
@@ -165,8 +174,7 @@ def _attend(
             # A hidden key's logit is -inf, and its weight of 0 must win.
             logits = tl.where(visible, logits, 0.0)
         # Moments are about the running shift: take them along to the new one.
-        moved = finite(row_max) * scale_2 - raise_bits - shift
-        moments = (moments + sums * moved[:, None]) * decay[:, None]
+        moments = (moments + sums * behind[:, None]) * decay[:, None]
         # In float16 two products are one instruction; of p as it is summed, so that its rounding matters little.
         moments = dot(counted * logits.to(counted.dtype), sum_columns, moments, PRECISION)
     sums = dot(counted, sum_columns, sums * decay[:, None], PRECISION)
@@ -232,6 +240,8 @@ def narrow_kernel(
     NARROW: tl.constexpr,
     PRECISION: tl.constexpr,
     COLUMNS: tl.constexpr,
+    BIAS_EARLY: tl.constexpr,
+    ROWS_ANEW: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -245,8 +255,7 @@ def narrow_kernel(
     """
     queries: tl.constexpr = BLOCK_M - 1 if HAS_EPS else BLOCK_M
     blocks = tl.cdiv(query_length, queries)
-    block = tl.program_id(0) % blocks
-    batch_head = tl.program_id(0) // blocks
+    block, batch_head = query_block(tl.program_id(0), blocks, CAUSAL)
     batch = tl.cast(batch_head // query_heads, tl.int64)
     head = tl.cast(batch_head % query_heads, tl.int64)
     table_row = batch * stride_row_b + head * stride_row_h
@@ -254,9 +263,6 @@ def narrow_kernel(
     span = tl.load(span_ptr + 2 * table_row + 1)
     if not (span <= NARROW):
         return
-    if CAUSAL:
-        # Blocks with the most keys start first, so that the last to finish are short.
-        block = blocks - 1 - block
     query_ptr += batch * stride_qb + head * stride_qh
     key_ptr += batch * stride_kb + head // group_size * stride_kh
     value_ptr += batch * stride_vb + head // group_size * stride_vh
@@ -283,29 +289,36 @@ def narrow_kernel(
     raise_bits = tl.ceil(span * (0.5 if STATS else 1.0)) if column_bits > 0 else 0.0
 
     out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
-    row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    row_max = tl.full([BLOCK_M], lowest_score(scale_2), tl.float32)
     sums = tl.zeros([BLOCK_M, COLUMNS], tl.float32)
     moments = sums
     for start_n in tl.range(0, full, BLOCK_N):
         out, row_max, sums, moments = _attend(
             out, row_max, sums, moments, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
             is_query, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr, stride_vn, stride_vd,
-            bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, MASKED=False,
+            bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS,
+            BIAS_EARLY, MASKED=False,
         )  # fmt: skip
     for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
         out, row_max, sums, moments = _attend(
             out, row_max, sums, moments, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
             is_query, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr, stride_vn, stride_vd,
-            bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, MASKED=True,
+            bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS,
+            BIAS_EARLY, MASKED=True,
         )  # fmt: skip
 
+    if ROWS_ANEW:
+        block, batch_head = query_block(program_again(), blocks, CAUSAL)
+        start_m = block * queries
+        last_query = tl.minimum(query_length, start_m + queries)
+        lowest = tl.load(span_ptr + 2 * table_row, volatile=True)
     steered_sum = _column(sums, 0, 0)
     # With λb less its lowest as the bias, the plain sum has the same shift as the steered one.
     plain_sum = _column(sums, 1, 2) * 2.0**-column_bits
     seen = steered_sum > 0
     steered_total = tl.where(seen, steered_sum, 1.0)
     plain_total = tl.where(seen, plain_sum, 1.0)
-    shift = finite(row_max) * scale_2 - raise_bits
+    shift = row_max * scale_2 - raise_bits
     lse = shift - lowest + tl.log2(plain_total)
     lse_steered = shift + tl.log2(steered_total)
     in_range = start_m + query_rows < last_query

@@ -16,24 +16,18 @@ from rls_kernels.triton.tiles import (
     LN_2,
     LOG2_E,
     dot,
-    finite,
     key_range,
     key_row,
+    load_first,
     load_row,
     load_tile,
+    lowest_score,
+    program_again,
+    query_block,
     store_stats,
     sum_rows,
     visible_keys,
 )
-
-
-@triton.jit
-def _scores(query, key, logit_bias, STEERED: tl.constexpr, BIAS_FIRST: tl.constexpr, PRECISION: tl.constexpr):
-    """``q kᵀ + logit_bias`` ([M or 1, N]) before scaling, float32 [M, N]."""
-    if STEERED and BIAS_FIRST:
-        return dot(query, key.T, tl.broadcast_to(logit_bias, [query.shape[0], key.shape[0]]), PRECISION)
-    scores = dot(query, key.T, tl.zeros([query.shape[0], key.shape[0]], tl.float32), PRECISION)
-    return scores + logit_bias if STEERED else scores
 
 
 @triton.jit
@@ -70,44 +64,58 @@ def _attend(
     PER_QUERY: tl.constexpr,
     STATS: tl.constexpr,
     BIAS_FIRST: tl.constexpr,
+    BIAS_EARLY: tl.constexpr,
     PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
     SUM_BY_DOT: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """Take one block of keys into the running rows; MASKED blocks are those that some query sees only in part."""
-    key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, MASKED)
+    rows: tl.constexpr = query.shape[0]
+    keys: tl.constexpr = key_rows.shape[0]
+    # λb/scale, as [1, N] or [M, N].
     logit_bias = 0.0
-    if STEERED:
-        bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, MASKED)
-        # [1, N], or [M, N] where λ varies with the query.
-        logit_bias = bias_factor[:, None] * bias[None, :] if PER_QUERY else key_row(bias_factor * bias)
-    scores = _scores(query, key, logit_bias, STEERED, BIAS_FIRST and not PER_QUERY, PRECISION)
+    if BIAS_FIRST and BIAS_EARLY:
+        logit_bias = load_first(bias_ptr, start_n, stride_bias_n, bias_factor, limit, rows, keys, MASKED)
+    key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, MASKED)
+    if BIAS_FIRST:
+        if not BIAS_EARLY:
+            logit_bias = load_first(bias_ptr, start_n, stride_bias_n, bias_factor, limit, rows, keys, MASKED)
+        scores = dot(query, key.T, logit_bias, PRECISION)
+    else:
+        scores = dot(query, key.T, tl.zeros([rows, keys], tl.float32), PRECISION)
+        if STEERED:
+            bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, MASKED)
+            logit_bias = bias_factor[:, None] * bias[None, :] if PER_QUERY else key_row(bias_factor * bias)
+            scores += logit_bias
     if MASKED:
         visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL)
         scores = tl.where(visible, scores, float("-inf"))
 
     new_max = tl.maximum(row_max, tl.max(scores, 1))
-    shift = (finite(new_max) if MASKED else new_max) * scale_2
+    shift = new_max * scale_2
     logits = scores * scale_2 - shift[:, None]
     weights = tl.exp2(logits)
-    decay = tl.exp2(row_max * scale_2 - shift)
+    # How far the old shift lies below the new one.
+    behind = row_max * scale_2 - shift
+    decay = tl.exp2(behind)
 
     if STATS:
         plain = scores - logit_bias if STEERED else scores
         new_plain_max = tl.maximum(plain_max, tl.max(plain, 1))
-        plain_shift = (finite(new_plain_max) if MASKED else new_plain_max) * scale_2
+        plain_shift = new_plain_max * scale_2
         plain_logits = plain * scale_2 - plain_shift[:, None]
         plain_weights = tl.exp2(plain_logits)
-        plain_decay = tl.exp2(plain_max * scale_2 - plain_shift)
+        plain_behind = plain_max * scale_2 - plain_shift
+        plain_decay = tl.exp2(plain_behind)
         if MASKED:
             # A hidden key's logit is -inf, and its weight of 0 must win.
             logits = tl.where(visible, logits, 0.0)
             plain_logits = tl.where(visible, plain_logits, 0.0)
         # Moments are about the running shift: take them along to the new one.
-        moment = (moment + row_sum * (finite(row_max) * scale_2 - shift)[:, None]) * decay[:, None]
+        moment = (moment + row_sum * behind[:, None]) * decay[:, None]
         moment += sum_rows(weights * logits, PARTIALS)
-        plain_moment += plain_sum * (finite(plain_max) * scale_2 - plain_shift)[:, None]
+        plain_moment += plain_sum * plain_behind[:, None]
         plain_moment = plain_moment * plain_decay[:, None] + sum_rows(plain_weights * plain_logits, PARTIALS)
         if STEERED:
             bias_sum = bias_sum * plain_decay[:, None] + sum_rows(plain_weights * logit_bias, PARTIALS)
@@ -171,9 +179,11 @@ def prefill_kernel(
     STATS: tl.constexpr,
     WIDER_THAN: tl.constexpr,
     BIAS_FIRST: tl.constexpr,
+    BIAS_EARLY: tl.constexpr,
     PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
     SUM_BY_DOT: tl.constexpr,
+    ROWS_ANEW: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -185,11 +195,7 @@ def prefill_kernel(
     ``stats_ptr`` float32 [5, B, Hq, Lq] is written only with STATS. ``scale`` is positive.
     """
     blocks = tl.cdiv(query_length, BLOCK_M)
-    block = tl.program_id(0) % blocks
-    batch_head = tl.program_id(0) // blocks
-    if CAUSAL:
-        # Blocks with the most keys start first, so that the last to finish are short.
-        block = blocks - 1 - block
+    block, batch_head = query_block(tl.program_id(0), blocks, CAUSAL)
     batch = tl.cast(batch_head // query_heads, tl.int64)
     head = tl.cast(batch_head % query_heads, tl.int64)
     if WIDER_THAN is not None:
@@ -222,7 +228,7 @@ def prefill_kernel(
         bias_factor = tl.load(strength_ptr) / scale
 
     out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
-    row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    row_max = tl.full([BLOCK_M], lowest_score(scale_2), tl.float32)
     row_sum = tl.zeros([BLOCK_M, PARTIALS], tl.float32)
     moment = row_sum
     plain_max = row_max
@@ -234,27 +240,30 @@ def prefill_kernel(
             out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum, query, scale_2, bias_factor,
             start_n, limit, last_key, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr,
             stride_vn, stride_vd, bias_ptr, stride_bias_n, HEAD_DIM, VALUE_DIM, CAUSAL, STEERED, PER_QUERY, STATS,
-            BIAS_FIRST, PRECISION, PARTIALS, SUM_BY_DOT, MASKED=False,
+            BIAS_FIRST, BIAS_EARLY, PRECISION, PARTIALS, SUM_BY_DOT, MASKED=False,
         )  # fmt: skip
     for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
         out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum = _attend(
             out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum, query, scale_2, bias_factor,
             start_n, limit, last_key, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr,
             stride_vn, stride_vd, bias_ptr, stride_bias_n, HEAD_DIM, VALUE_DIM, CAUSAL, STEERED, PER_QUERY, STATS,
-            BIAS_FIRST, PRECISION, PARTIALS, SUM_BY_DOT, MASKED=True,
+            BIAS_FIRST, BIAS_EARLY, PRECISION, PARTIALS, SUM_BY_DOT, MASKED=True,
         )  # fmt: skip
 
     # By dot, every column of the sum holds all of it.
     total = tl.sum(row_sum, 1) / PARTIALS if SUM_BY_DOT else tl.sum(row_sum, 1)
     seen = total > 0
+    if ROWS_ANEW:
+        block, batch_head = query_block(program_again(), blocks, CAUSAL)
+        start_m = block * BLOCK_M
     in_range = start_m + query_rows < query_length
     row = tl.cast(batch_head, tl.int64) * query_length + start_m + query_rows
-    shift = finite(row_max) * scale_2
+    shift = row_max * scale_2
     tl.store(lse_ptr + row, tl.where(seen, (shift + tl.log2(total)) * LN_2, float("-inf")), mask=in_range)
     if STATS:
         rows_total = tl.cast(batches, tl.int64) * query_heads * query_length
         store_stats(
-            stats_ptr, row, rows_total, in_range, seen, finite(plain_max) * scale_2, tl.sum(plain_sum, 1),
+            stats_ptr, row, rows_total, in_range, seen, plain_max * scale_2, tl.sum(plain_sum, 1),
             tl.sum(plain_moment, 1), tl.sum(bias_sum, 1) * scale_2, shift, total, tl.sum(moment, 1),
         )  # fmt: skip
     # A row that saw no key is 0, not 0/0.

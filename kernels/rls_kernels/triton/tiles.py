@@ -9,6 +9,8 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 # Triton's interpreter holds bfloat16 as 16-bit integers, and its dot multiplies those: it is handed float32 instead.
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+# Whether inline assembly can be run: a sanitizer that models none of it sets this to False.
+HAS_ASSEMBLY = tl.constexpr(not triton.knobs.runtime.interpret)
 
 
 @triton.jit
@@ -17,6 +19,26 @@ def dot(left, right, first, PRECISION: tl.constexpr):
     if INTERPRETED:
         return tl.dot(left.to(tl.float32), right.to(tl.float32), first)
     return tl.dot(left, right, first, input_precision=PRECISION)
+
+
+@triton.jit
+def program_again():
+    """``tl.program_id(0)``, read again: what follows from it is worked out anew, and takes no register until then."""
+    if HAS_ASSEMBLY:
+        return tl.inline_asm_elementwise("mov.u32 $0, %ctaid.x;", "=r", [], dtype=tl.int32, is_pure=False, pack=1)
+    return tl.program_id(0)
+
+
+@triton.jit
+def query_block(program, blocks, CAUSAL: tl.constexpr):
+    """Which of ``blocks`` blocks of queries a program does, and of which (batch, head).
+
+    Under a causal mask blocks with the most keys start first, so that the last to finish are short.
+    """
+    block = program % blocks
+    if CAUSAL:
+        block = blocks - 1 - block
+    return block, program // blocks
 
 
 @triton.jit
@@ -92,6 +114,31 @@ def key_row(values):
     the conversion to the score tile's layout, where it would be done once a score and not once a key.
     """
     return tl.max(tl.reshape(values, [values.shape[0], 1]), 1)[None, :]
+
+
+@triton.jit
+def load_first(ptr, start, stride, factor, limit, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr):
+    """``factor`` times elements [start, start + BLOCK_N) of a vector, in every row of [BLOCK_M, BLOCK_N].
+
+    As a score accumulator's first values, these cost no move. The matrix unit (mma.sync, wgmma) takes of a thread four
+    registers in a row: two keys, for a query and for the one eight rows below. So each element is loaded twice, and the
+    two lie in shared memory in that order: one load of 16 bytes brings all four registers. The order of dimensions
+    below is what Triton 3.7 lays them out by.
+    """
+    # Bits of ``index`` from the lowest: the key's lowest, which of the two rows, the key's other ones.
+    index = tl.arange(0, 2 * BLOCK_N)
+    values = factor * load_row(ptr, start, stride, index // 4 * 2 + index % 2, limit, MASKED)
+    # No more than the fence that `key_row` explains.
+    values = tl.max(tl.reshape(values, [2 * BLOCK_N, 1]), 1)
+    values = tl.permute(tl.reshape(values, [BLOCK_N // 2, 2, 2]), (2, 1, 0))
+    tile = tl.broadcast_to(tl.reshape(values, [2, 2, BLOCK_N // 2, 1, 1]), [2, 2, BLOCK_N // 2, BLOCK_M // 16, 8])
+    return tl.reshape(tl.permute(tile, (3, 1, 4, 2, 0)), [BLOCK_M, BLOCK_N])
+
+
+@triton.jit
+def lowest_score(scale_2):
+    """A row's running maximum before it saw a key: about the least float32 whose product with ``scale_2`` is finite."""
+    return -3e38 / tl.maximum(scale_2, 1.0)
 
 
 @triton.jit

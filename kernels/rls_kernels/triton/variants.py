@@ -77,7 +77,8 @@ def prefill(
         return _variant(
             "prefill", "rls_kernels.triton.narrow:narrow_kernel", arch, head_dim, dtype, outputs,
             {**_ROW_STRIDES, "scale": "fp32", "eps": "fp32", "batches": "i32"},
-            {"HAS_EPS": eps, "STATS": stats, "NARROW": narrowest, "COLUMNS": configurations.columns(arch)},
+            {"HAS_EPS": eps, "STATS": stats, "NARROW": narrowest, "COLUMNS": configurations.columns(arch),
+             "BIAS_EARLY": chosen.bias_early, "ROWS_ANEW": chosen.rows_anew},
             chosen, 2, **options,
         )  # fmt: skip
     chosen = configuration or configurations.prefill(
@@ -89,6 +90,7 @@ def prefill(
         "WIDER_THAN": narrowest if has_narrow else None,
         "PARTIALS": chosen.partials,
         "SUM_BY_DOT": chosen.sums_by_dot,
+        "ROWS_ANEW": chosen.rows_anew,
     }
     outputs = {"out_ptr": _POINTERS[dtype], "lse_ptr": "*fp32"}
     if eps:
@@ -99,7 +101,11 @@ def prefill(
     else:
         function = "rls_kernels.triton.prefill:prefill_kernel"
         steered = strength_layout != "none"
-        constexprs |= {"STEERED": steered, "BIAS_FIRST": dtype != "fp32"}
+        constexprs |= {
+            "STEERED": steered,
+            "BIAS_FIRST": steered and dtype != "fp32" and strength_layout != "bhq",
+            "BIAS_EARLY": chosen.bias_early,
+        }
         numbers = {**_ROW_STRIDES, "scale": "fp32", "batches": "i32"}
     outputs |= {"stats_ptr": "*fp32", "span_ptr": "*fp32"}
     return _variant(

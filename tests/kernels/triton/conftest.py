@@ -21,10 +21,14 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     from rls_kernels.triton.configurations import Configuration
 
     def prefill(*_: int, exact_sums: bool = False, has_eps: bool = False) -> Configuration:
-        return Configuration(32, 16, num_warps=4, num_stages=1, partials=16, sums_by_dot=not exact_sums)
+        return Configuration(32, 16, num_warps=4, num_stages=1, partials=16, sums_by_dot=not exact_sums, rows_anew=True)
+
+    def narrow(*_: int, stats: bool) -> Configuration:
+        return Configuration(32, 16, num_warps=4, num_stages=1, bias_early=stats, rows_anew=True)
 
     monkeypatch.setattr(configurations, "prefill", prefill)
-    monkeypatch.setattr(configurations, "narrow", lambda *_, stats: Configuration(32, 16, num_warps=4, num_stages=1))
+    monkeypatch.setattr(configurations, "narrow", narrow)
+
     monkeypatch.setattr(
         configurations, "backward", lambda *_: (Configuration(16, 32, 4, 1), Configuration(32, 16, 4, 1))
     )
