@@ -276,15 +276,16 @@ class Decode {
             scale_row(output, value_width_, move_reference(sums.reference, sums.weight, &sums.weight_score, highest));
         vec weight[VECTORS], total = broadcast(0), score = broadcast(0);
         const vec finite = broadcast(-1e30f);
-        for (int v = 0; v < VECTORS; ++v) {
-            const vec x = sub(steered[v], broadcast(sums.reference));
-            weight[v] = exp2(x);
-            total = add(total, weight[v]);
-            score = fma(weight[v], max(finite, x), score);
-        }
+        for (int v = 0; v < VECTORS; ++v)
+            total = add(total, weight[v] = exp2(sub(steered[v], broadcast(sums.reference))));
         Units::template store_weights<VECTORS>(weights[0], weight);
         sums.weight += reduce_add(total);
-        sums.weight_score += reduce_add(score);
+        // Statistics alone read it.
+        if (call_.want_rows == RLS_ALL_ROWS) {
+            for (int v = 0; v < VECTORS; ++v)
+                score = fma(weight[v], max(finite, sub(steered[v], broadcast(sums.reference))), score);
+            sums.weight_score += reduce_add(score);
+        }
         if (!needs_plain()) return;
 
         if (const float highest = reduce_max(plain_top); highest > sums.plain_reference)
