@@ -48,7 +48,7 @@ def continuous(clone: Path, base: str, new: str) -> subprocess.CompletedProcess[
     asv = str(Path(sys.executable).with_name("asv"))
     environment = {**os.environ, "HOME": str(clone.parent)}
     subprocess.run([asv, "machine", "--machine", "scratch", "--yes"], cwd=clone, env=environment, check=True)
-    # Twice as slow counts: machines that run tests are busy.
+    # Twice as slow counts: machines that run tests are busy, and a held call is late by some milliseconds.
     factor = ["--factor", "2", "--bench", "prefill.Prefill.track_latency"]
     return subprocess.run(
         [asv, "continuous", "-E", "virtualenv", "--machine", "scratch", *factor, base, new],
@@ -59,18 +59,22 @@ def continuous(clone: Path, base: str, new: str) -> subprocess.CompletedProcess[
     )
 
 
+def paced(clone: Path, seconds: float) -> None:
+    """Hold each call of the eager backend for so long: a wait, unlike work, takes as long on a busy machine."""
+    source = (ROOT / EAGER).read_text()
+    marker = "    def prepare(self, inputs: Inputs) -> Call:\n"
+    assert marker in source
+    held = f"{marker}        return paced(self._prepare(inputs))\n\n    def _prepare(self, inputs: Inputs) -> Call:\n"
+    pace = f"\n\ndef paced(call: Call) -> Call:\n    return lambda: (__import__('time').sleep({seconds}), call())[1]\n"
+    (clone / EAGER).write_text(source.replace(marker, held) + pace)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_planted_slowdown_is_found(clone: Path) -> None:
+    paced(clone, 0.05)
     base = commit(clone, "base")
-    source = (clone / EAGER).read_text()
-    marker = "    def prepare(self, inputs: Inputs) -> Call:\n"
-    assert marker in source
-    planted = (
-        f"{marker}        return slowed(self._prepare(inputs))\n\n    def _prepare(self, inputs: Inputs) -> Call:\n"
-    )
-    slowed = "\n\ndef slowed(call: Call) -> Call:\n    return lambda: [call() for _ in range(5)][0]\n"
-    (clone / EAGER).write_text(source.replace(marker, planted) + slowed)
+    paced(clone, 0.25)
     done = continuous(clone, base, commit(clone, "planted"))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "SOME BENCHMARKS HAVE CHANGED SIGNIFICANTLY" in done.stdout
@@ -80,6 +84,7 @@ def test_a_planted_slowdown_is_found(clone: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_an_identical_pair_is_not(clone: Path) -> None:
+    paced(clone, 0.05)
     base = commit(clone, "base")
     done = continuous(clone, base, commit(clone, "the same again"))
     assert done.returncode == 0, done.stdout + done.stderr
