@@ -22,7 +22,8 @@ class Configuration:
     the matrix unit sums the rows of the weights, at the price of one more narrow tile: where instructions run out
     before tensor throughput does. With ``bias_early`` a block's biases are loaded ahead of its keys: the compiler keeps
     that order, and how many registers the loop takes hangs on it. With ``rows_anew`` a program works out again after
-    the loops which rows are its own, so that no register holds it across them.
+    the loops which rows are its own, so that no register holds it across them. With ``descriptors`` blocks of keys and
+    values that need no mask are loaded by tensor descriptors (TMA), where the tensors' layout allows that.
     """
 
     block_m: int
@@ -33,6 +34,7 @@ class Configuration:
     sums_by_dot: bool = False
     bias_early: bool = False
     rows_anew: bool = False
+    descriptors: bool = False
 
     def constants(self) -> dict[str, Any]:
         """Block sizes, warps and stages as every kernel's launch takes them."""
@@ -72,10 +74,13 @@ def prefill(
     is_plain = not (exact_sums or has_eps)
     # Registers hold scores, output and sums: what is wide or keeps more sums takes fewer keys a block.
     if arch == 90:
-        # Loaded early, the bias takes the registers of a second block an SM.
-        return Configuration(128, 32 if exact_sums and head_dim > 64 else 64, 8, 2, partials, by_dot)
+        # Loaded early, the bias takes the registers of a second block an SM. Descriptors cost more than they save but
+        # for wide heads.
+        keys = 32 if exact_sums and head_dim > 64 else 64
+        return Configuration(128, keys, 8, 2, partials, by_dot, descriptors=is_plain and head_dim > 64)
     if arch == 100:
-        return Configuration(128, 32 if exact_sums else 64, 4 if is_plain else 8, 2, partials, by_dot, bias_early=True)
+        keys, warps = 32 if exact_sums else 64, 4 if is_plain else 8
+        return Configuration(128, keys, warps, 2, partials, by_dot, bias_early=True, descriptors=is_plain)
     keys = 64 if is_plain and (head_dim <= 64 or arch != 120) else 32
     if arch == 120 and exact_sums and head_dim > 64:
         keys = 16
@@ -103,9 +108,9 @@ def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
         return Configuration(64, 32, 4, 2)
     if arch == 90:
         # With eps alone this leaves registers for a second block an SM.
-        return Configuration(128, 64, 8, 2, bias_early=stats, rows_anew=not stats)
+        return Configuration(128, 64, 8, 2, bias_early=stats, rows_anew=not stats, descriptors=stats and head_dim > 64)
     if arch == 100:
-        return Configuration(128, 64, 4, 2, bias_early=True)
+        return Configuration(128, 64, 4, 2, bias_early=True, descriptors=head_dim > 64)
     keys = 32 if arch == 120 and head_dim > 64 else 64
     warps = 4 if arch == 80 and head_dim <= 64 else 8
     # With eps alone an early bias spills on sm_80 at D 64.

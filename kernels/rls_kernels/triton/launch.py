@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from rls_kernels.triton import configurations, tuning
 from rls_kernels.triton.backward import key_gradient_kernel, query_gradient_kernel
 from rls_kernels.triton.configurations import Configuration
 from rls_kernels.triton.decode import ROW_FIGURES, decode_kernel, reduce_kernel
+from rls_kernels.triton.descriptors import describe
 from rls_kernels.triton.floored import floored_kernel
 from rls_kernels.triton.narrow import columns_kernel, narrow_kernel
 from rls_kernels.triton.prefill import prefill_kernel
@@ -143,9 +145,10 @@ def prefill(call: Call, return_stats: bool, configuration: Configuration | None 
             # The last row of a block gathers its eps sums.
             queries = chosen.block_m - 1 if call.eps else chosen.block_m
             narrow_kernel[(triton.cdiv(query_length, queries) * batch * heads,)](
-                *call.tensors(), *result, narrow.columns, narrow.spans, *call.strides(), *narrow.strides,
-                *numbers_with_eps, HAS_EPS=call.eps > 0, NARROW=narrow.widest, COLUMNS=narrow.columns.shape[-1],
-                BIAS_EARLY=chosen.bias_early, ROWS_ANEW=chosen.rows_anew, **options, **chosen.constants(),
+                *call.tensors(), *result, narrow.columns, narrow.spans, *_descriptors(call, chosen), *call.strides(),
+                *narrow.strides, *numbers_with_eps, HAS_EPS=call.eps > 0, NARROW=narrow.widest,
+                COLUMNS=narrow.columns.shape[-1], BIAS_EARLY=chosen.bias_early, ROWS_ANEW=chosen.rows_anew, **options,
+                **chosen.constants(),
             )  # fmt: skip
             chosen = configuration or _from_table(call, return_stats, wide=True)
         else:
@@ -169,11 +172,23 @@ def prefill(call: Call, return_stats: bool, configuration: Configuration | None 
             )  # fmt: skip
         else:
             prefill_kernel[grid](
-                *call.tensors(), result.out, result.lse, result.stats, spans, *call.strides(), *row_strides, *numbers,
-                STEERED=True, BIAS_FIRST=call.query.dtype != torch.float32 and not options["PER_QUERY"],
+                *call.tensors(), result.out, result.lse, result.stats, spans, *_descriptors(call, chosen),
+                *call.strides(), *row_strides, *numbers, STEERED=True,
+                BIAS_FIRST=call.query.dtype != torch.float32 and not options["PER_QUERY"],
                 BIAS_EARLY=chosen.bias_early, **options,
             )  # fmt: skip
     return result
+
+
+def _descriptors(call: Call, chosen: Configuration) -> tuple[TensorDescriptor | None, TensorDescriptor | None]:
+    """Of keys and values; None where they are loaded by pointers."""
+    if not chosen.descriptors:
+        return None, None
+    constants = call.constants()
+    key = describe(call.key, chosen.block_n, constants["BLOCK_D"])
+    value = describe(call.value, chosen.block_n, constants["BLOCK_DV"])
+    # Both or neither: each pair compiles to a kernel of its own.
+    return (None, None) if key is None or value is None else (key, value)
 
 
 class _Narrow(NamedTuple):

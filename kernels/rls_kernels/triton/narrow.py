@@ -25,6 +25,7 @@ from rls_kernels.triton.tiles import (
     dot,
     key_range,
     load_first,
+    load_keys,
     load_row,
     load_tile,
     lowest_score,
@@ -125,6 +126,10 @@ def _attend(
     key_rows,
     columns,
     value_columns,
+    key_descriptor,
+    value_descriptor,
+    batch,
+    kv_head,
     key_ptr,
     stride_kn,
     stride_kd,
@@ -151,7 +156,10 @@ def _attend(
     keys: tl.constexpr = key_rows.shape[0]
     if BIAS_EARLY:
         first = load_first(bias_ptr, start_n, stride_bias_n, bias_factor, limit, rows, keys, MASKED)
-    key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, MASKED)
+    key = load_keys(
+        key_descriptor, batch, kv_head, key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM,
+        MASKED,
+    )  # fmt: skip
     if not BIAS_EARLY:
         first = load_first(bias_ptr, start_n, stride_bias_n, bias_factor, limit, rows, keys, MASKED)
     scores = dot(query, key.T, first, PRECISION)
@@ -178,7 +186,10 @@ def _attend(
         # In float16 two products are one instruction; of p as it is summed, so that its rounding matters little.
         moments = dot(counted * logits.to(counted.dtype), sum_columns, moments, PRECISION)
     sums = dot(counted, sum_columns, sums * decay[:, None], PRECISION)
-    value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, MASKED)
+    value = load_keys(
+        value_descriptor, batch, kv_head, value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns,
+        VALUE_DIM, MASKED,
+    )  # fmt: skip
     out = dot(weights.to(value.dtype), value, out * decay[:, None], PRECISION)
     return out, new_max, sums, moments
 
@@ -204,6 +215,8 @@ def narrow_kernel(
     stats_ptr,
     columns_ptr,
     span_ptr,
+    key_descriptor,
+    value_descriptor,
     stride_qb,
     stride_qh,
     stride_qm,
@@ -263,9 +276,10 @@ def narrow_kernel(
     span = tl.load(span_ptr + 2 * table_row + 1)
     if not (span <= NARROW):
         return
+    kv_head = head // group_size
     query_ptr += batch * stride_qb + head * stride_qh
-    key_ptr += batch * stride_kb + head // group_size * stride_kh
-    value_ptr += batch * stride_vb + head // group_size * stride_vh
+    key_ptr += batch * stride_kb + kv_head * stride_kh
+    value_ptr += batch * stride_vb + kv_head * stride_vh
     bias_ptr += batch * stride_bias_b + head * stride_bias_h
     columns_ptr += table_row * key_length * COLUMNS
     strength = tl.load(strength_ptr + batch * stride_strength_b + head * stride_strength_h)
@@ -295,16 +309,16 @@ def narrow_kernel(
     for start_n in tl.range(0, full, BLOCK_N):
         out, row_max, sums, moments = _attend(
             out, row_max, sums, moments, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
-            is_query, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr, stride_vn, stride_vd,
-            bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS,
-            BIAS_EARLY, MASKED=False,
+            is_query, key_rows, columns, value_columns, key_descriptor, value_descriptor, batch, kv_head, key_ptr,
+            stride_kn, stride_kd, value_ptr, stride_vn, stride_vd, bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM,
+            VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, BIAS_EARLY, MASKED=False,
         )  # fmt: skip
     for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
         out, row_max, sums, moments = _attend(
             out, row_max, sums, moments, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
-            is_query, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr, stride_vn, stride_vd,
-            bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS,
-            BIAS_EARLY, MASKED=True,
+            is_query, key_rows, columns, value_columns, key_descriptor, value_descriptor, batch, kv_head, key_ptr,
+            stride_kn, stride_kd, value_ptr, stride_vn, stride_vd, bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM,
+            VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, BIAS_EARLY, MASKED=True,
         )  # fmt: skip
 
     if ROWS_ANEW:

@@ -19,6 +19,7 @@ from rls_kernels.triton.tiles import (
     key_range,
     key_row,
     load_first,
+    load_keys,
     load_row,
     load_tile,
     lowest_score,
@@ -49,6 +50,10 @@ def _attend(
     key_rows,
     columns,
     value_columns,
+    key_descriptor,
+    value_descriptor,
+    batch,
+    kv_head,
     key_ptr,
     stride_kn,
     stride_kd,
@@ -77,7 +82,10 @@ def _attend(
     logit_bias = 0.0
     if BIAS_FIRST and BIAS_EARLY:
         logit_bias = load_first(bias_ptr, start_n, stride_bias_n, bias_factor, limit, rows, keys, MASKED)
-    key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, MASKED)
+    key = load_keys(
+        key_descriptor, batch, kv_head, key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM,
+        MASKED,
+    )  # fmt: skip
     if BIAS_FIRST:
         if not BIAS_EARLY:
             logit_bias = load_first(bias_ptr, start_n, stride_bias_n, bias_factor, limit, rows, keys, MASKED)
@@ -122,7 +130,10 @@ def _attend(
         plain_sum = plain_sum * plain_decay[:, None] + sum_rows(plain_weights, PARTIALS)
         plain_max = new_plain_max
 
-    value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, MASKED)
+    value = load_keys(
+        value_descriptor, batch, kv_head, value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns,
+        VALUE_DIM, MASKED,
+    )  # fmt: skip
     if SUM_BY_DOT:
         ones = tl.full([key_rows.shape[0], PARTIALS], 1.0, tl.float32).to(value.dtype)
         row_sum = dot(weights.to(value.dtype), ones, row_sum * decay[:, None], PRECISION)
@@ -144,6 +155,8 @@ def prefill_kernel(
     lse_ptr,
     stats_ptr,
     span_ptr,
+    key_descriptor,
+    value_descriptor,
     stride_qb,
     stride_qh,
     stride_qm,
@@ -192,7 +205,8 @@ def prefill_kernel(
     """One block of queries of one head.
 
     ``out_ptr`` is contiguous [B, Hq, Lq, VALUE_DIM]; ``lse_ptr`` float32 [B, Hq, Lq] takes the steered log-sum-exp;
-    ``stats_ptr`` float32 [5, B, Hq, Lq] is written only with STATS. ``scale`` is positive.
+    ``stats_ptr`` float32 [5, B, Hq, Lq] is written only with STATS. ``scale`` is positive. The descriptors, of all keys
+    and values in tiles of [1, 1, BLOCK_N, BLOCK_D] and [1, 1, BLOCK_N, BLOCK_DV], may be None.
     """
     blocks = tl.cdiv(query_length, BLOCK_M)
     block, batch_head = query_block(tl.program_id(0), blocks, CAUSAL)
@@ -203,9 +217,10 @@ def prefill_kernel(
         # The narrow kernel does this head.
         if span <= WIDER_THAN:
             return
+    kv_head = head // group_size
     query_ptr += batch * stride_qb + head * stride_qh
-    key_ptr += batch * stride_kb + head // group_size * stride_kh
-    value_ptr += batch * stride_vb + head // group_size * stride_vh
+    key_ptr += batch * stride_kb + kv_head * stride_kh
+    value_ptr += batch * stride_vb + kv_head * stride_vh
     bias_ptr += batch * stride_bias_b + head * stride_bias_h
     strength_ptr += batch * stride_strength_b + head * stride_strength_h
 
@@ -238,16 +253,18 @@ def prefill_kernel(
     for start_n in tl.range(0, full, BLOCK_N):
         out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum = _attend(
             out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum, query, scale_2, bias_factor,
-            start_n, limit, last_key, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr,
-            stride_vn, stride_vd, bias_ptr, stride_bias_n, HEAD_DIM, VALUE_DIM, CAUSAL, STEERED, PER_QUERY, STATS,
-            BIAS_FIRST, BIAS_EARLY, PRECISION, PARTIALS, SUM_BY_DOT, MASKED=False,
+            start_n, limit, last_key, key_rows, columns, value_columns, key_descriptor, value_descriptor, batch,
+            kv_head, key_ptr, stride_kn, stride_kd, value_ptr, stride_vn, stride_vd, bias_ptr, stride_bias_n, HEAD_DIM,
+            VALUE_DIM, CAUSAL, STEERED, PER_QUERY, STATS, BIAS_FIRST, BIAS_EARLY, PRECISION, PARTIALS, SUM_BY_DOT,
+            MASKED=False,
         )  # fmt: skip
     for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
         out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum = _attend(
             out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum, query, scale_2, bias_factor,
-            start_n, limit, last_key, key_rows, columns, value_columns, key_ptr, stride_kn, stride_kd, value_ptr,
-            stride_vn, stride_vd, bias_ptr, stride_bias_n, HEAD_DIM, VALUE_DIM, CAUSAL, STEERED, PER_QUERY, STATS,
-            BIAS_FIRST, BIAS_EARLY, PRECISION, PARTIALS, SUM_BY_DOT, MASKED=True,
+            start_n, limit, last_key, key_rows, columns, value_columns, key_descriptor, value_descriptor, batch,
+            kv_head, key_ptr, stride_kn, stride_kd, value_ptr, stride_vn, stride_vd, bias_ptr, stride_bias_n, HEAD_DIM,
+            VALUE_DIM, CAUSAL, STEERED, PER_QUERY, STATS, BIAS_FIRST, BIAS_EARLY, PRECISION, PARTIALS, SUM_BY_DOT,
+            MASKED=True,
         )  # fmt: skip
 
     # By dot, every column of the sum holds all of it.

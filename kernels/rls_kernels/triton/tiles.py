@@ -61,6 +61,32 @@ def load_tile(ptr, start, stride_row, stride_column, rows, limit, columns, WIDTH
 
 
 @triton.jit
+def load_keys(
+    descriptor,
+    batch,
+    head,
+    ptr,
+    start,
+    stride_row,
+    stride_column,
+    rows,
+    limit,
+    columns,
+    WIDTH: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """`load_tile` of keys or values, by the ``descriptor`` of all [B, Hkv, Lk, WIDTH] of them where there is one.
+
+    ``ptr`` is where those of ``batch`` and ``head`` start. A masked block is loaded by pointers: what lies past a
+    padded row's ``limit`` may be anything, which a descriptor would read.
+    """
+    if descriptor is not None and not MASKED:
+        block = descriptor.load([tl.cast(batch, tl.int32), tl.cast(head, tl.int32), start, 0])
+        return tl.reshape(block, [rows.shape[0], columns.shape[0]])
+    return load_tile(ptr, start, stride_row, stride_column, rows, limit, columns, WIDTH, MASKED)
+
+
+@triton.jit
 def load_row(ptr, start, stride, rows, limit, MASKED: tl.constexpr):
     """Elements ``start + rows`` of a vector; those at and past ``limit`` read 0 if MASKED."""
     pointers = (ptr + tl.cast(start, tl.int64) * stride) + rows * stride

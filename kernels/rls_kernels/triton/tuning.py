@@ -28,8 +28,10 @@ def shape_class(
 
 
 def candidates(first: Configuration) -> list[Configuration]:
-    """``first``, the table's own, and its neighbours: another order of loads, other block sizes, warps and stages."""
+    """``first``, the table's own, and its neighbours: other loads, block sizes, warps and stages."""
     found = [first, replace(first, bias_early=not first.bias_early)]
+    if first.descriptors:
+        found.append(replace(first, descriptors=False))
     for block_m, block_n, num_warps, num_stages in (
         (128, 64, 4, 2),
         (128, 64, 8, 3),

@@ -71,13 +71,14 @@ def prefill(
     narrowest = configurations.narrowest(dtype == "fp16", stats)
     if has_narrow and not wide:
         chosen = configuration or configurations.narrow(arch, head_dim, stats=stats)
+        described, pointers = _descriptors(dtype, head_dim, chosen)
         column_dtype = "fp16" if stats else dtype
         outputs = {"out_ptr": _POINTERS[dtype], "columns_ptr": _POINTERS[column_dtype]}
         outputs |= dict.fromkeys(("lse_ptr", "norm_ptr", "stats_ptr", "span_ptr"), "*fp32")
         return _variant(
             "prefill", "rls_kernels.triton.narrow:narrow_kernel", arch, head_dim, dtype, outputs,
-            {**_ROW_STRIDES, "scale": "fp32", "eps": "fp32", "batches": "i32"},
-            {"HAS_EPS": eps, "STATS": stats, "NARROW": narrowest, "COLUMNS": configurations.columns(arch),
+            {**_ROW_STRIDES, "scale": "fp32", "eps": "fp32", "batches": "i32", **described},
+            {**pointers, "HAS_EPS": eps, "STATS": stats, "NARROW": narrowest, "COLUMNS": configurations.columns(arch),
              "BIAS_EARLY": chosen.bias_early, "ROWS_ANEW": chosen.rows_anew},
             chosen, 2, **options,
         )  # fmt: skip
@@ -106,7 +107,9 @@ def prefill(
             "BIAS_FIRST": steered and dtype != "fp32" and strength_layout != "bhq",
             "BIAS_EARLY": chosen.bias_early,
         }
-        numbers = {**_ROW_STRIDES, "scale": "fp32", "batches": "i32"}
+        described, pointers = _descriptors(dtype, head_dim, chosen)
+        numbers = {**_ROW_STRIDES, "scale": "fp32", "batches": "i32", **described}
+        constexprs |= pointers
     outputs |= {"stats_ptr": "*fp32", "span_ptr": "*fp32"}
     return _variant(
         "prefill-wide" if wide else "prefill",
@@ -182,6 +185,15 @@ def shipped(arch: int) -> Iterator[Variant]:
         yield from backward(arch, head_dim, "fp16")
     yield prefill(arch, 256)
     yield prefill(arch, 64, "fp32")
+
+
+def _descriptors(dtype: str, head_dim: int, configuration: Configuration) -> tuple[dict[str, str], dict[str, Any]]:
+    """Types of the tensor descriptors of keys and values, or the constants that say that there are none."""
+    names = ("key_descriptor", "value_descriptor")
+    if not configuration.descriptors:
+        return {}, dict.fromkeys(names)
+    tile = f"1,1,{configuration.block_n},{configurations.block_width(head_dim)}"
+    return dict.fromkeys(names, f"tensordesc<{dtype}[{tile}]>"), {}
 
 
 def _variant(
