@@ -14,7 +14,7 @@ from rls_kernels.triton.configurations import Configuration
 
 # ttsem models no inline assembly.
 tiles.HAS_ASSEMBLY = tl.constexpr(False)
-SMALL = Configuration(16, 16, num_warps=4, num_stages=1, partials=8, bias_early=True, rows_anew=True)
+SMALL = Configuration(16, 32, num_warps=4, num_stages=1, partials=8, bias_early=True, rows_anew=True, masked_n=16)
 # Lq, Lk, D, Dv, query heads, kv heads, causal, padded, eps, λ per query, dtype
 CASES = [
     (33, 41, 20, 24, 2, 1, False, False, 0.0, False, torch.float32),

@@ -23,7 +23,9 @@ class Configuration:
     before tensor throughput does. With ``bias_early`` a block's biases are loaded ahead of its keys: the compiler keeps
     that order, and how many registers the loop takes hangs on it. With ``rows_anew`` a program works out again after
     the loops which rows are its own, so that no register holds it across them. With ``descriptors`` blocks of keys and
-    values that need no mask are loaded by tensor descriptors (TMA), where the tensors' layout allows that.
+    values that need no mask are loaded by tensor descriptors (TMA), where the tensors' layout allows that. Those that
+    need one have ``masked_n`` keys: they are few, but as wide as the others they would hold the most registers of
+    a kernel, and on the diagonal multiply more of what is hidden.
     """
 
     block_m: int
@@ -35,6 +37,7 @@ class Configuration:
     bias_early: bool = False
     rows_anew: bool = False
     descriptors: bool = False
+    masked_n: int = 32
 
     def constants(self) -> dict[str, Any]:
         """Block sizes, warps and stages as every kernel's launch takes them."""
@@ -62,7 +65,8 @@ def prefill(
     partials = 1 if arch == 100 else 8
     if element_bytes == 4:
         # Full float32 runs on the ordinary pipes, and its tiles are twice as wide.
-        return Configuration(64 if head_dim <= 64 else 32, 32 if head_dim <= 128 else 16, 4, 2, partials)
+        keys = 32 if head_dim <= 128 else 16
+        return Configuration(64 if head_dim <= 64 else 32, keys, 4, 2, partials, masked_n=keys)
     if head_dim > 128:
         return Configuration(64, 32, 4, 2, partials)
     # Sums by dot where instructions bind before tensor throughput does, and where wide heads leave no registers.
@@ -74,20 +78,23 @@ def prefill(
     is_plain = not (exact_sums or has_eps)
     # Registers hold scores, output and sums: what is wide or keeps more sums takes fewer keys a block.
     if arch == 90:
-        # Loaded early, the bias takes the registers of a second block an SM. Descriptors cost more than they save but
-        # for wide heads.
-        keys = 32 if exact_sums and head_dim > 64 else 64
-        return Configuration(128, keys, 8, 2, partials, by_dot, descriptors=is_plain and head_dim > 64)
+        # Rows found anew leave registers for a second block an SM. Descriptors cost narrow heads more than they save.
+        is_narrow = head_dim <= 64
+        return Configuration(
+            128, 64, 8, 2, partials, by_dot, is_narrow, is_narrow, descriptors=is_plain and not is_narrow
+        )
     if arch == 100:
         keys, warps = 32 if exact_sums else 64, 4 if is_plain else 8
         return Configuration(128, keys, warps, 2, partials, by_dot, bias_early=True, descriptors=is_plain)
-    keys = 64 if is_plain and (head_dim <= 64 or arch != 120) else 32
-    if arch == 120 and exact_sums and head_dim > 64:
-        keys = 16
+    keys = 64 if is_plain or head_dim <= 64 else 32
     # Four warps share each fragment of keys and values between two tiles of queries; elsewhere that would spill.
     warps = 4 if arch == 80 and is_plain and head_dim <= 64 else 8
     early = arch != 80 or head_dim <= 64
-    return Configuration(128, keys, warps, 2, partials, by_dot, bias_early=early, rows_anew=True)
+    # On sm_120 narrower masked blocks cost the plain loop moves at D 64, and wider ones registers in all others.
+    masked = 32
+    if arch == 120:
+        masked = 64 if is_plain and head_dim <= 64 else 16 if exact_sums and head_dim > 64 else 32
+    return Configuration(128, keys, warps, 2, partials, by_dot, early, rows_anew=True, masked_n=masked)
 
 
 def narrowest(is_float16: bool, stats: bool) -> float:
@@ -107,15 +114,10 @@ def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
     if head_dim > 128:
         return Configuration(64, 32, 4, 2)
     if arch == 90:
-        # With eps alone this leaves registers for a second block an SM.
-        return Configuration(128, 64, 8, 2, bias_early=stats, rows_anew=not stats, descriptors=stats and head_dim > 64)
+        return Configuration(128, 64, 8, 2, bias_early=stats, descriptors=stats and head_dim > 64)
     if arch == 100:
         return Configuration(128, 64, 4, 2, bias_early=True, descriptors=head_dim > 64)
-    keys = 32 if arch == 120 and head_dim > 64 else 64
-    warps = 4 if arch == 80 and head_dim <= 64 else 8
-    # With eps alone an early bias spills on sm_80 at D 64.
-    early = stats or arch != 80 or head_dim > 64
-    return Configuration(128, keys, warps, 2, bias_early=early, rows_anew=True)
+    return Configuration(128, 64, 4 if arch == 80 and head_dim <= 64 else 8, 2, bias_early=True, rows_anew=True)
 
 
 def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:

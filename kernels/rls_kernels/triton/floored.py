@@ -181,6 +181,7 @@ def floored_kernel(
     ROWS_ANEW: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    MASKED_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
@@ -214,8 +215,10 @@ def floored_kernel(
     limit = tl.load(lengths_ptr + batch) if HAS_LENGTHS else key_length
     full, end = key_range(start_m, query_length, key_length, limit, CAUSAL, queries, BLOCK_N)
     if PER_QUERY:
-        # Every row has weights of its own, also where all see the same keys.
+        # Every row has weights of its own, also where all see the same keys: the loop of masked blocks does them all.
         full = 0
+    masked_n: tl.constexpr = BLOCK_N if PER_QUERY else MASKED_N
+    masked_rows = tl.arange(0, masked_n)
 
     is_query = query_rows < queries
     last_query = tl.minimum(query_length, start_m + queries)
@@ -248,24 +251,27 @@ def floored_kernel(
             bias = load_row(bias_ptr, start_n, stride_bias_n, many_keys, full, True) * strength_2
             raised += tl.where(start_n + many_keys < full, tl.exp2(bias - weight_shift), 0.0)
     weight_sum = tl.sum(raised, 0)
-    for start_n in tl.range(0, full, BLOCK_N):
-        bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, False) * strength_2
-        key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, False)
-        value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, False)
-        out, row_max, plain_sum, steered_sum, plain_moment, moment, bias_sum = _attend(
-            out, row_max, plain_sum, steered_sum, weight_shift, plain_moment, moment, bias_sum, query, scale_2,
-            key_row(tl.exp2(bias - weight_shift)), key_row(bias) if STATS else 0.0, weight_shift, True, key, value,
-            PRECISION, PARTIALS, SUM_BY_DOT, STATS, MASKED=False,
-        )  # fmt: skip
+    if not PER_QUERY:
+        for start_n in tl.range(0, full, BLOCK_N):
+            bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, False) * strength_2
+            key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, False)
+            value = load_tile(
+                value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, False
+            )
+            out, row_max, plain_sum, steered_sum, plain_moment, moment, bias_sum = _attend(
+                out, row_max, plain_sum, steered_sum, weight_shift, plain_moment, moment, bias_sum, query, scale_2,
+                key_row(tl.exp2(bias - weight_shift)), key_row(bias) if STATS else 0.0, weight_shift, True, key, value,
+                PRECISION, PARTIALS, SUM_BY_DOT, STATS, MASKED=False,
+            )  # fmt: skip
 
     row_shift = tl.full([BLOCK_M], 0.0, tl.float32) + weight_shift
-    for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
+    for start_n in tl.range(full, end, masked_n, num_stages=1):
         logit_bias, hidden_bias, visible = _hidden_bias(
-            start_n, limit, last_key, key_rows, bias_ptr, stride_bias_n, strength_2, is_query, CAUSAL, PER_QUERY
+            start_n, limit, last_key, masked_rows, bias_ptr, stride_bias_n, strength_2, is_query, CAUSAL, PER_QUERY
         )
         new_row_shift = tl.maximum(row_shift, tl.max(hidden_bias, 1) - WEIGHT_BITS)
-        key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, True)
-        value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, True)
+        key = load_tile(key_ptr, start_n, stride_kn, stride_kd, masked_rows, limit, columns, HEAD_DIM, True)
+        value = load_tile(value_ptr, start_n, stride_vn, stride_vd, masked_rows, limit, value_columns, VALUE_DIM, True)
         out, row_max, plain_sum, steered_sum, plain_moment, moment, bias_sum = _attend(
             out, row_max, plain_sum, steered_sum, row_shift, plain_moment, moment, bias_sum, query, scale_2,
             tl.exp2(hidden_bias - finite(new_row_shift)[:, None]), logit_bias, new_row_shift, visible, key,
@@ -285,11 +291,11 @@ def floored_kernel(
     shared = tl.exp2(weight_shift - row_shift) * eps
     out = out / plain_total[:, None] + shared[:, None] * shared_value[None, :]
     mass = steered_total / plain_total + shared * weight_sum
-    for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
+    for start_n in tl.range(full, end, masked_n, num_stages=1):
         logit_bias, hidden_bias, visible = _hidden_bias(
-            start_n, limit, last_key, key_rows, bias_ptr, stride_bias_n, strength_2, is_query, CAUSAL, PER_QUERY
+            start_n, limit, last_key, masked_rows, bias_ptr, stride_bias_n, strength_2, is_query, CAUSAL, PER_QUERY
         )
-        value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, True)
+        value = load_tile(value_ptr, start_n, stride_vn, stride_vd, masked_rows, limit, value_columns, VALUE_DIM, True)
         weights = tl.exp2(hidden_bias - row_shift[:, None])
         mass += eps * tl.sum(weights, 1)
         out += eps * dot(weights.to(value.dtype), value, tl.zeros_like(out), PRECISION)

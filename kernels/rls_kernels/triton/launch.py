@@ -147,8 +147,8 @@ def prefill(call: Call, return_stats: bool, configuration: Configuration | None 
             narrow_kernel[(triton.cdiv(query_length, queries) * batch * heads,)](
                 *call.tensors(), *result, narrow.columns, narrow.spans, *_descriptors(call, chosen), *call.strides(),
                 *narrow.strides, *numbers_with_eps, HAS_EPS=call.eps > 0, NARROW=narrow.widest,
-                COLUMNS=narrow.columns.shape[-1], BIAS_EARLY=chosen.bias_early, ROWS_ANEW=chosen.rows_anew, **options,
-                **chosen.constants(),
+                COLUMNS=narrow.columns.shape[-1], BIAS_EARLY=chosen.bias_early, ROWS_ANEW=chosen.rows_anew,
+                MASKED_N=chosen.masked_n, **options, **chosen.constants(),
             )  # fmt: skip
             chosen = configuration or _from_table(call, return_stats, wide=True)
         else:
@@ -163,6 +163,7 @@ def prefill(call: Call, return_stats: bool, configuration: Configuration | None 
             "PARTIALS": chosen.partials,
             "SUM_BY_DOT": chosen.sums_by_dot,
             "ROWS_ANEW": chosen.rows_anew,
+            "MASKED_N": chosen.masked_n,
         }
         if call.eps:
             bits = 15 if call.query.dtype == torch.float16 else 0

@@ -257,6 +257,7 @@ def narrow_kernel(
     ROWS_ANEW: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    MASKED_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
@@ -287,6 +288,7 @@ def narrow_kernel(
     start_m = block * queries
     query_rows = tl.arange(0, BLOCK_M)
     key_rows = tl.arange(0, BLOCK_N)
+    masked_rows = tl.arange(0, MASKED_N)
     columns = tl.arange(0, BLOCK_D)
     value_columns = tl.arange(0, BLOCK_DV)
     last_key = start_m + query_rows + (key_length - query_length)
@@ -313,10 +315,10 @@ def narrow_kernel(
             stride_kn, stride_kd, value_ptr, stride_vn, stride_vd, bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM,
             VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, BIAS_EARLY, MASKED=False,
         )  # fmt: skip
-    for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
+    for start_n in tl.range(full, end, MASKED_N, num_stages=1):
         out, row_max, sums, moments = _attend(
             out, row_max, sums, moments, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
-            is_query, key_rows, columns, value_columns, key_descriptor, value_descriptor, batch, kv_head, key_ptr,
+            is_query, masked_rows, columns, value_columns, key_descriptor, value_descriptor, batch, kv_head, key_ptr,
             stride_kn, stride_kd, value_ptr, stride_vn, stride_vd, bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM,
             VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, BIAS_EARLY, MASKED=True,
         )  # fmt: skip
@@ -367,10 +369,12 @@ def narrow_kernel(
         normaliser = 1.0 / (plain_total * unit)
         mass = steered_total * normaliser + shared * shared_sum
         out = out * normaliser[:, None] + shared * shared_value[None, :]
-        for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
-            logit_bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, True) * (strength * LOG2_E)
-            value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, True)
-            visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL) & is_query[:, None]
+        for start_n in tl.range(full, end, MASKED_N, num_stages=1):
+            logit_bias = load_row(bias_ptr, start_n, stride_bias_n, masked_rows, limit, True) * (strength * LOG2_E)
+            value = load_tile(
+                value_ptr, start_n, stride_vn, stride_vd, masked_rows, limit, value_columns, VALUE_DIM, True
+            )
+            visible = visible_keys(start_n + masked_rows, limit, last_key, CAUSAL) & is_query[:, None]
             raised = tl.where(visible, (tl.exp2(logit_bias - lowest) * (eps / unit))[None, :], 0.0)
             mass += tl.sum(raised, 1)
             out = dot(raised.to(value.dtype), value, out, PRECISION)

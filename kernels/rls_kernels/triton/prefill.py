@@ -199,6 +199,7 @@ def prefill_kernel(
     ROWS_ANEW: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    MASKED_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
@@ -227,6 +228,7 @@ def prefill_kernel(
     start_m = block * BLOCK_M
     query_rows = tl.arange(0, BLOCK_M)
     key_rows = tl.arange(0, BLOCK_N)
+    masked_rows = tl.arange(0, MASKED_N)
     columns = tl.arange(0, BLOCK_D)
     value_columns = tl.arange(0, BLOCK_DV)
     last_key = start_m + query_rows + (key_length - query_length)
@@ -258,10 +260,10 @@ def prefill_kernel(
             VALUE_DIM, CAUSAL, STEERED, PER_QUERY, STATS, BIAS_FIRST, BIAS_EARLY, PRECISION, PARTIALS, SUM_BY_DOT,
             MASKED=False,
         )  # fmt: skip
-    for start_n in tl.range(full, end, BLOCK_N, num_stages=1):
+    for start_n in tl.range(full, end, MASKED_N, num_stages=1):
         out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum = _attend(
             out, row_max, row_sum, moment, plain_max, plain_sum, plain_moment, bias_sum, query, scale_2, bias_factor,
-            start_n, limit, last_key, key_rows, columns, value_columns, key_descriptor, value_descriptor, batch,
+            start_n, limit, last_key, masked_rows, columns, value_columns, key_descriptor, value_descriptor, batch,
             kv_head, key_ptr, stride_kn, stride_kd, value_ptr, stride_vn, stride_vd, bias_ptr, stride_bias_n, HEAD_DIM,
             VALUE_DIM, CAUSAL, STEERED, PER_QUERY, STATS, BIAS_FIRST, BIAS_EARLY, PRECISION, PARTIALS, SUM_BY_DOT,
             MASKED=True,

@@ -89,7 +89,11 @@ def load_keys(
 @triton.jit
 def load_row(ptr, start, stride, rows, limit, MASKED: tl.constexpr):
     """Elements ``start + rows`` of a vector; those at and past ``limit`` read 0 if MASKED."""
-    pointers = (ptr + tl.cast(start, tl.int64) * stride) + rows * stride
+    if isinstance(stride, int):
+        # Triton makes a constant of a stride of 1 alone; the vector's elements are fewer than 2^31.
+        pointers = ptr + (start + rows)
+    else:
+        pointers = (ptr + tl.cast(start, tl.int64) * stride) + rows * stride
     if MASKED:
         return tl.load(pointers, mask=start + rows < limit, other=0.0)
     return tl.load(pointers)

@@ -79,7 +79,7 @@ def prefill(
             "prefill", "rls_kernels.triton.narrow:narrow_kernel", arch, head_dim, dtype, outputs,
             {**_ROW_STRIDES, "scale": "fp32", "eps": "fp32", "batches": "i32", **described},
             {**pointers, "HAS_EPS": eps, "STATS": stats, "NARROW": narrowest, "COLUMNS": configurations.columns(arch),
-             "BIAS_EARLY": chosen.bias_early, "ROWS_ANEW": chosen.rows_anew},
+             "BIAS_EARLY": chosen.bias_early, "ROWS_ANEW": chosen.rows_anew, "MASKED_N": chosen.masked_n},
             chosen, 2, **options,
         )  # fmt: skip
     chosen = configuration or configurations.prefill(
@@ -92,6 +92,7 @@ def prefill(
         "PARTIALS": chosen.partials,
         "SUM_BY_DOT": chosen.sums_by_dot,
         "ROWS_ANEW": chosen.rows_anew,
+        "MASKED_N": chosen.masked_n,
     }
     outputs = {"out_ptr": _POINTERS[dtype], "lse_ptr": "*fp32"}
     if eps:

@@ -16,15 +16,17 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 32 queries and 16 keys, so that small problems have full, diagonal and hidden ones."""
+    """Blocks of 32 queries and 32 keys, or 16 masked ones: small problems have full, diagonal and hidden ones."""
     from rls_kernels.triton import configurations
     from rls_kernels.triton.configurations import Configuration
 
     def prefill(*_: int, exact_sums: bool = False, has_eps: bool = False) -> Configuration:
-        return Configuration(32, 16, num_warps=4, num_stages=1, partials=16, sums_by_dot=not exact_sums, rows_anew=True)
+        return Configuration(
+            32, 32, 4, 1, partials=16, sums_by_dot=not exact_sums, bias_early=exact_sums, rows_anew=True, masked_n=16
+        )
 
     def narrow(*_: int, stats: bool) -> Configuration:
-        return Configuration(32, 16, num_warps=4, num_stages=1, bias_early=stats, rows_anew=True)
+        return Configuration(32, 32, 4, 1, bias_early=stats, rows_anew=True, masked_n=16)
 
     monkeypatch.setattr(configurations, "prefill", prefill)
     monkeypatch.setattr(configurations, "narrow", narrow)
