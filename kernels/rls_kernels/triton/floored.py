@@ -22,6 +22,7 @@ from rls_kernels.triton.tiles import (
     finite,
     key_range,
     key_row,
+    load_bias,
     load_row,
     load_tile,
     lowest_score,
@@ -55,7 +56,7 @@ def _hidden_bias(
 
     The row that gathers eps sums sees none of these keys.
     """
-    bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, True)
+    bias = load_bias(bias_ptr, start_n, stride_bias_n, key_rows, limit, True)
     logit_bias = strength_2[:, None] * bias[None, :] if PER_QUERY else (strength_2 * bias)[None, :]
     visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL) & is_query[:, None]
     return logit_bias, tl.where(visible, logit_bias, float("-inf")), visible
@@ -242,18 +243,18 @@ def floored_kernel(
     largest = tl.full([SHIFT_KEYS], float("-inf"), tl.float32)
     if not PER_QUERY:
         for start_n in tl.range(0, full, SHIFT_KEYS, num_stages=1):
-            bias = load_row(bias_ptr, start_n, stride_bias_n, many_keys, full, True) * strength_2
+            bias = load_bias(bias_ptr, start_n, stride_bias_n, many_keys, full, True) * strength_2
             largest = tl.maximum(largest, tl.where(start_n + many_keys < full, bias, float("-inf")))
     weight_shift = tl.max(largest, 0) - WEIGHT_BITS
     raised = tl.zeros([SHIFT_KEYS], tl.float32)
     if not PER_QUERY:
         for start_n in tl.range(0, full, SHIFT_KEYS, num_stages=1):
-            bias = load_row(bias_ptr, start_n, stride_bias_n, many_keys, full, True) * strength_2
+            bias = load_bias(bias_ptr, start_n, stride_bias_n, many_keys, full, True) * strength_2
             raised += tl.where(start_n + many_keys < full, tl.exp2(bias - weight_shift), 0.0)
     weight_sum = tl.sum(raised, 0)
     if not PER_QUERY:
         for start_n in tl.range(0, full, BLOCK_N):
-            bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, False) * strength_2
+            bias = load_bias(bias_ptr, start_n, stride_bias_n, key_rows, limit, False) * strength_2
             key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, False)
             value = load_tile(
                 value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, False

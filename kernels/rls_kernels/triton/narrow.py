@@ -24,9 +24,9 @@ from rls_kernels.triton.tiles import (
     LOG2_E,
     dot,
     key_range,
+    load_bias,
     load_first,
     load_keys,
-    load_row,
     load_tile,
     lowest_score,
     program_again,
@@ -78,7 +78,7 @@ def columns_kernel(
     most = tl.full([SPAN_KEYS], float("-inf"), tl.float32)
     for start_n in tl.range(0, limit, SPAN_KEYS, num_stages=1):
         seen = start_n + keys < limit
-        logit_bias = load_row(bias_ptr, start_n, stride_bias_n, keys, limit, True) * strength_2
+        logit_bias = load_bias(bias_ptr, start_n, stride_bias_n, keys, limit, True) * strength_2
         least = tl.minimum(least, tl.where(seen, logit_bias, float("inf")))
         most = tl.maximum(most, tl.where(seen, logit_bias, float("-inf")))
     lowest = tl.where(limit > 0, tl.min(least, 0), 0.0)
@@ -89,7 +89,7 @@ def columns_kernel(
 
     start = block * BLOCK_N
     key_rows = tl.arange(0, BLOCK_N)
-    above = (load_row(bias_ptr, start, stride_bias_n, key_rows, limit, True) * strength_2 - lowest)[:, None]
+    above = (load_bias(bias_ptr, start, stride_bias_n, key_rows, limit, True) * strength_2 - lowest)[:, None]
     dtype = columns_ptr.dtype.element_ty
     column_bits: tl.constexpr = COLUMN_BITS.value if dtype == tl.float16 else 0
     plain = tl.exp2(column_bits - above)
@@ -370,7 +370,7 @@ def narrow_kernel(
         mass = steered_total * normaliser + shared * shared_sum
         out = out * normaliser[:, None] + shared * shared_value[None, :]
         for start_n in tl.range(full, end, MASKED_N, num_stages=1):
-            logit_bias = load_row(bias_ptr, start_n, stride_bias_n, masked_rows, limit, True) * (strength * LOG2_E)
+            logit_bias = load_bias(bias_ptr, start_n, stride_bias_n, masked_rows, limit, True) * (strength * LOG2_E)
             value = load_tile(
                 value_ptr, start_n, stride_vn, stride_vd, masked_rows, limit, value_columns, VALUE_DIM, True
             )

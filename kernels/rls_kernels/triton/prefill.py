@@ -18,6 +18,7 @@ from rls_kernels.triton.tiles import (
     dot,
     key_range,
     key_row,
+    load_bias,
     load_first,
     load_keys,
     load_row,
@@ -93,7 +94,7 @@ def _attend(
     else:
         scores = dot(query, key.T, tl.zeros([rows, keys], tl.float32), PRECISION)
         if STEERED:
-            bias = load_row(bias_ptr, start_n, stride_bias_n, key_rows, limit, MASKED)
+            bias = load_bias(bias_ptr, start_n, stride_bias_n, key_rows, limit, MASKED)
             logit_bias = bias_factor[:, None] * bias[None, :] if PER_QUERY else key_row(bias_factor * bias)
             scores += logit_bias
     if MASKED:

@@ -89,14 +89,25 @@ def load_keys(
 @triton.jit
 def load_row(ptr, start, stride, rows, limit, MASKED: tl.constexpr):
     """Elements ``start + rows`` of a vector; those at and past ``limit`` read 0 if MASKED."""
-    if isinstance(stride, int):
-        # Triton makes a constant of a stride of 1 alone; the vector's elements are fewer than 2^31.
-        pointers = ptr + (start + rows)
-    else:
-        pointers = (ptr + tl.cast(start, tl.int64) * stride) + rows * stride
+    pointers = (ptr + tl.cast(start, tl.int64) * stride) + rows * stride
     if MASKED:
         return tl.load(pointers, mask=start + rows < limit, other=0.0)
     return tl.load(pointers)
+
+
+@triton.jit
+def load_bias(ptr, start, stride, keys, limit, MASKED: tl.constexpr):
+    """`load_row` of biases. Where they lie together, one 32-bit offset leaves registers to the forward kernels.
+
+    (The backward ones take fewer with `load_row`.)
+    """
+    # Triton makes a constant of a stride of 1 alone.
+    if isinstance(stride, int):
+        pointers = ptr + (start + keys)
+        if MASKED:
+            return tl.load(pointers, mask=start + keys < limit, other=0.0)
+        return tl.load(pointers)
+    return load_row(ptr, start, stride, keys, limit, MASKED)
 
 
 @triton.jit
@@ -157,7 +168,7 @@ def load_first(ptr, start, stride, factor, limit, BLOCK_M: tl.constexpr, BLOCK_N
     """
     # Bits of ``index`` from the lowest: the key's lowest, which of the two rows, the key's other ones.
     index = tl.arange(0, 2 * BLOCK_N)
-    values = factor * load_row(ptr, start, stride, index // 4 * 2 + index % 2, limit, MASKED)
+    values = factor * load_bias(ptr, start, stride, index // 4 * 2 + index % 2, limit, MASKED)
     # No more than the fence that `key_row` explains.
     values = tl.max(tl.reshape(values, [2 * BLOCK_N, 1]), 1)
     values = tl.permute(tl.reshape(values, [BLOCK_N // 2, 2, 2]), (2, 1, 0))
