@@ -126,18 +126,27 @@ def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:
     return Configuration(64, keys, num_warps=4, num_stages=2 if head_dim * element_bytes > 256 else 3)
 
 
-def backward(arch: int, head_dim: int, element_bytes: int) -> tuple[Configuration, Configuration]:
-    """The configurations of the two backward kernels, by query and by key."""
+def backward(
+    arch: int, head_dim: int, element_bytes: int, *, has_eps: bool = False
+) -> tuple[Configuration, Configuration]:
+    """The configurations of the two backward kernels, by query and by key; eps keeps more of each score."""
     if element_bytes == 4:
         small = Configuration(32, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=1)
         return small, small
     if head_dim > 128:
         wide = Configuration(64, 32, num_warps=8, num_stages=1)
         return wide, wide
-    if arch == 90:
-        by_query = Configuration(64, 64, num_warps=4 if head_dim <= 64 else 8, num_stages=2 if head_dim <= 64 else 1)
-        return by_query, by_query if head_dim <= 64 else Configuration(32, 64, num_warps=4, num_stages=1)
-    if arch == 100 or head_dim > 64:
-        square = Configuration(64, 64, num_warps=8, num_stages=1)
+    square = Configuration(64, 64, num_warps=8, num_stages=1)
+    if arch == 100:
         return square, square
-    return Configuration(64, 32, num_warps=4, num_stages=1), Configuration(32, 64, num_warps=4, num_stages=1)
+    if arch == 90 and head_dim <= 64:
+        by_query = Configuration(64, 64, num_warps=4, num_stages=2)
+        return by_query, Configuration(32, 64, num_warps=4, num_stages=1) if has_eps else by_query
+    if arch == 90:
+        return square, Configuration(32, 64, num_warps=8 if has_eps else 4, num_stages=1)
+    if head_dim > 64:
+        return Configuration(64, 32, num_warps=8, num_stages=1) if has_eps else square, square
+    by_key = Configuration(32, 64, num_warps=4, num_stages=1)
+    if has_eps:
+        by_key = Configuration(64, 32, num_warps=8, num_stages=1)
+    return Configuration(64, 32, num_warps=4, num_stages=1), by_key

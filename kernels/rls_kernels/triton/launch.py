@@ -321,7 +321,8 @@ class Gradients(NamedTuple):
 
 def backward(call: Call, forward: Forward, gradient: Tensor, configuration: Configuration | None = None) -> Gradients:
     """Gradients for ``gradient`` = dout [B, Hq, Lq, Dv]; the same every time (no atomics)."""
-    by_query, by_key = configurations.backward(architecture(call.query.device), *call.shape_class)
+    arch = architecture(call.query.device)
+    by_query, by_key = configurations.backward(arch, *call.shape_class, has_eps=call.eps > 0)
     if configuration is not None:
         by_query = by_key = configuration
     batch, heads, query_length = call.rows

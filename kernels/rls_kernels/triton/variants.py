@@ -138,7 +138,7 @@ def backward(
     arch: int, head_dim: int, dtype: str = "bf16", *, is_causal: bool = False, eps: bool = False
 ) -> list[Variant]:
     """The two backward kernels: gradients by query, and by key."""
-    configured = configurations.backward(arch, head_dim, _ELEMENT_BYTES[dtype])
+    configured = configurations.backward(arch, head_dim, _ELEMENT_BYTES[dtype], has_eps=eps)
     saved = dict.fromkeys(("lse_ptr", "norm_ptr", "delta_ptr", "residual_ptr"), "*fp32")
     saved["gradient_ptr"] = _POINTERS[dtype]
     by_query = {"query_gradient_ptr": _POINTERS[dtype], "strength_gradient_ptr": "*fp32"}
@@ -171,7 +171,7 @@ def backward(
 def shipped(arch: int) -> Iterator[Variant]:
     """The variants that are looked after on ``arch``: head dims 64 and 128, and what each option adds.
 
-    float16 compiles to bfloat16's loops but for what registers it is handed, so that its options aren't all here.
+    Strengths and masks take no other registers in float16 than in bfloat16, so that those aren't all here twice.
     """
     for head_dim in (64, 128):
         for layout in ("none", "scalar", "h", "bhq"):
@@ -181,8 +181,11 @@ def shipped(arch: int) -> Iterator[Variant]:
             yield prefill(arch, head_dim, eps=True, wide=wide)
             yield prefill(arch, head_dim, stats=True, wide=wide)
         yield decode(arch, head_dim)
-        yield from backward(arch, head_dim)
+        for eps in (False, True):
+            yield from backward(arch, head_dim, eps=eps)
         yield prefill(arch, head_dim, "fp16")
+        yield prefill(arch, head_dim, "fp16", eps=True)
+        yield prefill(arch, head_dim, "fp16", stats=True)
         yield from backward(arch, head_dim, "fp16")
     yield prefill(arch, 256)
     yield prefill(arch, 64, "fp32")

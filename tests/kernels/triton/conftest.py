@@ -32,5 +32,5 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configurations, "narrow", narrow)
 
     monkeypatch.setattr(
-        configurations, "backward", lambda *_: (Configuration(16, 32, 4, 1), Configuration(32, 16, 4, 1))
+        configurations, "backward", lambda *_, **__: (Configuration(16, 32, 4, 1), Configuration(32, 16, 4, 1))
     )
