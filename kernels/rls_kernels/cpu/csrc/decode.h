@@ -61,39 +61,49 @@ inline void pack_query(unit* packed, const char* row, int64_t head_dim) {
     }
 }
 
-// dots[row][key] for ROWS rows of units and the first `keys` rows of `key`, LANES sums at a time; dots past `keys` are
-// garbage.
+// dots[row][key] for ROWS rows of units and the first `keys` rows of `key`; dots past `keys` are garbage. LANES sums stand
+// in registers at a time; they are reduced together, where none of them waits for another.
 template <class Units, int DTYPE, int ROWS>
 inline void dot_keys(float (*dots)[CHUNK], const unit* query, int64_t query_stride, const char* key, int64_t key_stride,
                      int64_t keys, int64_t head_dim, const Ahead& ahead) {
     constexpr int KEYS = LANES / ROWS;
     constexpr int64_t PAIR = 2 * LANES * Units::DEPTH;
-    for (int64_t start = 0; start < keys; start += KEYS) {
-        const char* row[KEYS];
-        for (int i = 0; i < KEYS; ++i) {
-            ahead.ask_for_row(start + i);
-            row[i] = key + smaller(start + i, keys - 1) * key_stride;
-        }
-        vec sum[LANES];
-        for (vec& s : sum) s = broadcast(0);
-        for_pairs(head_dim, PAIR, [&](int64_t from, auto whole) {
-            const unit* q = query + from / Units::DEPTH;
-#pragma GCC unroll 16
+    for (int64_t start = 0; start < keys; start += LANES) {
+        vec sums[ROWS][LANES];
+        for (int64_t some = 0; some < LANES; some += KEYS) {
+            const char* row[KEYS];
             for (int i = 0; i < KEYS; ++i) {
-                vec pair[2];
-                Units::template load_unit_pair<DTYPE>(pair, row[i] + from * ELEMENT_BYTES<DTYPE>,
-                                                      whole ? PAIR : head_dim - from);
+                ahead.ask_for_row(start + some + i);
+                row[i] = key + smaller(start + some + i, keys - 1) * key_stride;
+            }
+            vec sum[ROWS][KEYS];
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 16
+                for (int i = 0; i < KEYS; ++i) sum[r][i] = broadcast(0);
+            for_pairs(head_dim, PAIR, [&](int64_t from, auto whole) {
+                vec pair[KEYS][2];
+#pragma GCC unroll 16
+                for (int i = 0; i < KEYS; ++i)
+                    Units::template load_unit_pair<DTYPE>(pair[i], row[i] + from * ELEMENT_BYTES<DTYPE>,
+                                                          whole ? PAIR : head_dim - from);
+                const unit* q = query + from / Units::DEPTH;
 #pragma GCC unroll 2
                 for (int half = 0; half < 2; ++half)
 #pragma GCC unroll 4
-                    for (int r = 0; r < ROWS; ++r)
-                        sum[r * KEYS + i] = Units::multiply_add(load(q + r * query_stride + half * LANES), pair[half],
-                                                                sum[r * KEYS + i]);
-            }
-        });
-        alignas(64) float each[LANES];
-        store(each, reduce_each(sum));
-        for (int r = 0; r < ROWS; ++r) memcpy(dots[r] + start, each + r * KEYS, KEYS * sizeof(float));
+                    for (int r = 0; r < ROWS; ++r) {
+                        const vec units = hold(load(q + r * query_stride + half * LANES));
+#pragma GCC unroll 16
+                        for (int i = 0; i < KEYS; ++i)
+                            sum[r][i] = Units::multiply_add(units, pair[i][half], sum[r][i]);
+                    }
+            });
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 16
+                for (int i = 0; i < KEYS; ++i) sums[r][some + i] = sum[r][i];
+        }
+        for (int r = 0; r < ROWS; ++r) store(dots[r] + start, reduce_each(sums[r]));
     }
 }
 
