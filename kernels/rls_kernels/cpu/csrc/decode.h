@@ -25,18 +25,20 @@ static_assert(CHUNK % TILE == 0 && CHUNK % PORTION == 0);
 static_assert(LANES % ROWS_AT_ONCE == 0 && MAX_DECODE_ROWS % ROWS_AT_ONCE == 0);
 
 // Rows of memory that will be read next, asked for while others are multiplied: the arithmetic of several query rows
-// takes about as long as the memory does, and neither waits for the other. Null where there is nothing to ask for.
+// takes about as long as the memory does, and neither waits for the other. Rows of 0 bytes where there is nothing to ask for.
 struct Ahead {
     const char* rows;
     int64_t stride, bytes;
 
-    void ask_for_row(int64_t row) const {
-        if (!rows) return;
-        for (int64_t offset = 0; offset < bytes; offset += CACHE_LINE) __builtin_prefetch(rows + row * stride + offset);
+    // The lines of bytes [from, to) of one row, as far as it goes.
+    void ask_for(int64_t row, int64_t from, int64_t to) const {
+        for (int64_t at = from; at < to; at += CACHE_LINE)
+            if (at < bytes) __builtin_prefetch(rows + row * stride + at);
     }
 
     void ask_for_rows(int64_t from, int64_t to) const {
-        for (int64_t row = from; row < to; ++row) ask_for_row(row);
+        for (int64_t row = from; row < to; ++row)
+            for (int64_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(rows + row * stride + at);
     }
 };
 
@@ -49,50 +51,50 @@ inline void for_pairs(int64_t elements, int64_t pair, const Work& work) {
     if (start < elements) work(start, std::false_type());
 }
 
-// One query row as units, in pairs of vectors like the keys that it will multiply.
+// One query row as units, in pairs of vectors like the keys that it will multiply; ROWS_AT_ONCE rows take turns.
 template <class Units, int DTYPE>
 inline void pack_query(unit* packed, const char* row, int64_t head_dim) {
-    constexpr int64_t PAIR = 2 * LANES * Units::DEPTH;
-    for (int64_t from = 0; from < head_dim; from += PAIR, packed += 2 * LANES) {
+    constexpr int64_t PAIR = 2 * LANES * Units::DEPTH, TURN = ROWS_AT_ONCE * LANES;
+    for (int64_t from = 0; from < head_dim; from += PAIR, packed += 2 * TURN) {
         vec pair[2];
         Units::template load_unit_pair<DTYPE>(pair, row + from * ELEMENT_BYTES<DTYPE>, head_dim - from);
         store(packed, pair[0]);
-        store(packed + LANES, pair[1]);
+        store(packed + TURN, pair[1]);
     }
 }
 
-// dots[row][key] for ROWS rows of units and the first `keys` rows of `key`; dots past `keys` are garbage. LANES sums stand
-// in registers at a time; they are reduced together, where none of them waits for another.
+// dots[row][key] for the first ROWS of ROWS_AT_ONCE packed rows and the first `keys` rows of `key`; dots past `keys` are
+// garbage. LANES sums of each row are reduced together, where none of them waits for another.
 template <class Units, int DTYPE, int ROWS>
-inline void dot_keys(float (*dots)[CHUNK], const unit* query, int64_t query_stride, const char* key, int64_t key_stride,
-                     int64_t keys, int64_t head_dim, const Ahead& ahead) {
+inline void dot_keys(float (*dots)[CHUNK], const unit* query, const char* key, int64_t key_stride, int64_t keys,
+                     int64_t head_dim, const Ahead& ahead) {
     constexpr int KEYS = LANES / ROWS;
-    constexpr int64_t PAIR = 2 * LANES * Units::DEPTH;
+    constexpr int64_t PAIR = 2 * LANES * Units::DEPTH, PAIR_BYTES = PAIR * ELEMENT_BYTES<DTYPE>;
     for (int64_t start = 0; start < keys; start += LANES) {
         vec sums[ROWS][LANES];
         for (int64_t some = 0; some < LANES; some += KEYS) {
             const char* row[KEYS];
-            for (int i = 0; i < KEYS; ++i) {
-                ahead.ask_for_row(start + some + i);
-                row[i] = key + smaller(start + some + i, keys - 1) * key_stride;
-            }
+            for (int i = 0; i < KEYS; ++i) row[i] = key + smaller(start + some + i, keys - 1) * key_stride;
             vec sum[ROWS][KEYS];
 #pragma GCC unroll 4
             for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 16
                 for (int i = 0; i < KEYS; ++i) sum[r][i] = broadcast(0);
             for_pairs(head_dim, PAIR, [&](int64_t from, auto whole) {
+                const int64_t offset = from * ELEMENT_BYTES<DTYPE>;
+                if (offset % CACHE_LINE == 0)
+                    for (int i = 0; i < KEYS; ++i)
+                        ahead.ask_for(start + some + i, offset, offset + larger(PAIR_BYTES, CACHE_LINE));
                 vec pair[KEYS][2];
 #pragma GCC unroll 16
                 for (int i = 0; i < KEYS; ++i)
-                    Units::template load_unit_pair<DTYPE>(pair[i], row[i] + from * ELEMENT_BYTES<DTYPE>,
-                                                          whole ? PAIR : head_dim - from);
-                const unit* q = query + from / Units::DEPTH;
+                    Units::template load_unit_pair<DTYPE>(pair[i], row[i] + offset, whole ? PAIR : head_dim - from);
+                const unit* q = query + from / Units::DEPTH * ROWS_AT_ONCE;
 #pragma GCC unroll 2
                 for (int half = 0; half < 2; ++half)
 #pragma GCC unroll 4
                     for (int r = 0; r < ROWS; ++r) {
-                        const vec units = hold(load(q + r * query_stride + half * LANES));
+                        const vec units = hold(load(q + (half * ROWS_AT_ONCE + r) * LANES));
 #pragma GCC unroll 16
                         for (int i = 0; i < KEYS; ++i)
                             sum[r][i] = Units::multiply_add(units, pair[i][half], sum[r][i]);
@@ -102,6 +104,10 @@ inline void dot_keys(float (*dots)[CHUNK], const unit* query, int64_t query_stri
             for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 16
                 for (int i = 0; i < KEYS; ++i) sums[r][some + i] = sum[r][i];
+            // What rows longer than the keys have left.
+            if (const int64_t asked = round_up(head_dim * ELEMENT_BYTES<DTYPE>, CACHE_LINE); asked < ahead.bytes)
+                [[unlikely]]
+                for (int i = 0; i < KEYS; ++i) ahead.ask_for(start + some + i, asked, ahead.bytes);
         }
         for (int r = 0; r < ROWS; ++r) store(dots[r] + start, reduce_each(sums[r]));
     }
@@ -154,6 +160,13 @@ struct Part {
     float floor_shift, floor_weight;
 
     void clear() { *this = {{NO_REFERENCE, 0, 0, NO_REFERENCE, 0, 0, 0}, NO_REFERENCE, 0}; }
+};
+
+// What steers one row: its bias by key, powers of two for each of it, and the keys [0, visible) that it sees.
+struct Steering {
+    const float* bias;
+    float logit_per_bias;
+    int64_t visible;
 };
 
 inline void scale_row(float* row, int64_t width, float factor) {
@@ -212,11 +225,18 @@ class Decode {
         for (int64_t slot = 0; slot < round_up(rows_, ROWS_AT_ONCE); ++slot) {
             // Rows past the last one repeat it, so that two or three are dotted as cheaply as four.
             const int64_t r = smaller(slot, rows_ - 1);
-            pack_query<Units, DTYPE>(query + slot * query_stride_,
+            pack_query<Units, DTYPE>(query + slot / ROWS_AT_ONCE * ROWS_AT_ONCE * query_stride_ +
+                                         slot % ROWS_AT_ONCE * LANES,
                                      row_of<DTYPE>(call_.query, batch, query_head(head, r), r % call_.query_length),
                                      call_.head_dim);
         }
         memset(outputs, 0, static_cast<size_t>(rows_ * output_size()) * sizeof(float));
+        Steering steering[MAX_DECODE_ROWS];
+        for (int64_t r = 0; r < rows_; ++r) {
+            const int64_t q = r % call_.query_length, h = query_head(head, r);
+            const float strength = strength_of(call_, batch, h)[q * call_.strength_query_stride];
+            steering[r] = {bias_of(call_, batch, h), strength * LOG2_E, visible_to(call_, q, length)};
+        }
 
         alignas(64) float dots[MAX_DECODE_ROWS][CHUNK];
         // A row's weights, then its floor's.
@@ -229,33 +249,30 @@ class Decode {
             const char* value = row_of<DTYPE>(call_.value, batch, kv, start);
             const int64_t key_stride = call_.key.length_stride * ELEMENT_BYTES<DTYPE>;
             const int64_t value_stride = call_.value.length_stride * ELEMENT_BYTES<DTYPE>;
+            const int64_t key_bytes = call_.head_dim * ELEMENT_BYTES<DTYPE>;
+            const int64_t value_bytes = call_.value_dim * ELEMENT_BYTES<DTYPE>;
             for (int64_t r = 0; r < rows_;) {
                 // The first rows ask for what all of them will read.
-                const Ahead values{r == 0 ? value : nullptr, value_stride, call_.value_dim * ELEMENT_BYTES<DTYPE>};
+                const Ahead values{value, value_stride, r == 0 ? value_bytes : 0};
                 const unit* q = query + r * query_stride_;
                 if (rows_ - r > 1) {
-                    dot_keys<Units, DTYPE, ROWS_AT_ONCE>(dots + r, q, query_stride_, key, key_stride, keys,
-                                                         call_.head_dim, values);
+                    dot_keys<Units, DTYPE, ROWS_AT_ONCE>(dots + r, q, key, key_stride, keys, call_.head_dim, values);
                     r += ROWS_AT_ONCE;
                 } else {
-                    dot_keys<Units, DTYPE, 1>(dots + r, q, query_stride_, key, key_stride, keys, call_.head_dim,
-                                                values);
+                    dot_keys<Units, DTYPE, 1>(dots + r, q, key, key_stride, keys, call_.head_dim, values);
                     ++r;
                 }
             }
-            for (int64_t r = 0; r < rows_; ++r) {
-                const int64_t q = r % call_.query_length;
-                weigh(parts[r], outputs + r * output_size(), dots[r], weights + r * floors, batch, query_head(head, r),
-                      q, start, smaller(CHUNK, visible_to(call_, q, length) - start));
-            }
-            const Ahead next{start + CHUNK < end ? key + CHUNK * key_stride : nullptr, key_stride,
-                             call_.head_dim * ELEMENT_BYTES<DTYPE>};
-            const int64_t all_see = larger(0, smaller(keys, visible_to(call_, 0, length) - start));
+            for (int64_t r = 0; r < rows_; ++r)
+                weigh(parts[r], steering[r], outputs + r * output_size(), dots[r], weights + r * floors, start,
+                      steering[r].visible - start);
+            const Ahead next{key + CHUNK * key_stride, key_stride, start + CHUNK < end ? key_bytes : 0};
+            const int64_t all_see = larger(0, smaller(keys, steering[0].visible - start));
             if (!all_finite<DTYPE>(value + all_see * value_stride, value_stride, keys - all_see, call_.value_dim))
                 [[unlikely]] {
                 for (int64_t r = 0; r < rows_; ++r)
                     add_chunk(outputs + r * output_size(), weights + r * floors, value, value_stride,
-                              smaller(keys, visible_to(call_, r % call_.query_length, length) - start), floors, next);
+                              smaller(keys, steering[r].visible - start), floors, next);
                 continue;
             }
             add_chunk(outputs, weights, value, value_stride, keys, rows_ * floors, next);
@@ -263,61 +280,76 @@ class Decode {
     }
 
     // Scores to weights for one row and one chunk, of which the row sees the first `visible` keys.
-    void weigh(Part& part, float* output, const float* dots, unit (*weights)[CHUNK], int64_t batch, int64_t head,
-               int64_t query, int64_t start, int64_t visible) const {
-        const float strength = strength_of(call_, batch, head)[query * call_.strength_query_stride];
-        const float* bias = bias_of(call_, batch, head) + start;
+    void weigh(Part& part, const Steering& steering, float* output, const float* dots, unit (*weights)[CHUNK],
+               int64_t start, int64_t visible) const {
+        if (visible >= CHUNK) weigh_keys(part, steering, output, dots, weights, start, visible, std::true_type());
+        else weigh_keys(part, steering, output, dots, weights, start, visible, std::false_type());
+    }
+
+    // `whole` is a constant that says whether the row sees all of the chunk.
+    template <class Whole>
+    void weigh_keys(Part& part, const Steering& steering, float* output, const float* dots, unit (*weights)[CHUNK],
+                    int64_t start, int64_t visible, Whole whole) const {
         constexpr int VECTORS = CHUNK / LANES;
-        const vec hidden = broadcast(-__builtin_inff());
-        vec steered[VECTORS], plain[VECTORS], logit[VECTORS], b[VECTORS];
-        vec top = hidden, plain_top = hidden, logit_top = hidden;
-        for (int v = 0; v < VECTORS; ++v) {
+        const vec hidden = broadcast(-__builtin_inff()), scale = broadcast(call_.scale * LOG2_E);
+        const auto only_visible = [&](int v, vec a) { return whole ? a : first(visible - v * LANES, a, hidden); };
+        const auto bias = [&](int v) {
+            const float* at = steering.bias + start + v * LANES;
             const int64_t left = visible - v * LANES;
-            b[v] = left > 0 ? load_elements<RLS_FLOAT32>(bias + v * LANES, left) : broadcast(0);
-            logit[v] = mul(b[v], broadcast(strength * LOG2_E));
-            plain[v] = mul(load(dots + v * LANES), broadcast(call_.scale * LOG2_E));
-            steered[v] = first(left, add(plain[v], logit[v]), hidden);
-            plain[v] = first(left, plain[v], hidden);
-            logit[v] = first(left, logit[v], hidden);
-            top = max(top, steered[v]), plain_top = max(plain_top, plain[v]), logit_top = max(logit_top, logit[v]);
-        }
+            return whole ? load(at) : left > 0 ? load_elements<RLS_FLOAT32>(at, left) : broadcast(0);
+        };
+        const auto logit = [&](int v) { return mul(bias(v), broadcast(steering.logit_per_bias)); };
+        const auto plain = [&](int v) { return mul(load(dots + v * LANES), scale); };
         RowSums& sums = part.sums;
-        if (const float highest = reduce_max(top); highest > sums.reference)
-            scale_row(output, value_width_, move_reference(sums.reference, sums.weight, &sums.weight_score, highest));
-        vec weight[VECTORS], total = broadcast(0), score = broadcast(0);
-        const vec finite = broadcast(-1e30f);
+
+        vec score[VECTORS], top = hidden;
+        for (int v = 0; v < VECTORS; ++v) {
+            score[v] = only_visible(v, fma(load(dots + v * LANES), scale, logit(v)));
+            top = max(top, score[v]);
+        }
+        if (any_greater(top, broadcast(sums.reference + SLACK))) [[unlikely]]
+            scale_row(output, value_width_,
+                      move_reference(sums.reference, sums.weight, &sums.weight_score, reduce_max(top)));
+        vec total = broadcast(0), weight[VECTORS];
         for (int v = 0; v < VECTORS; ++v)
-            total = add(total, weight[v] = exp2(sub(steered[v], broadcast(sums.reference))));
+            total = add(total, weight[v] = exp2(sub(score[v], broadcast(sums.reference))));
         Units::template store_weights<VECTORS>(weights[0], weight);
         sums.weight += reduce_add(total);
+        // A hidden key's -inf would turn 0 * x into NaN.
+        const vec finite = broadcast(-1e30f);
+        vec score_sum = broadcast(0);
         // Statistics alone read it.
         if (call_.want_rows == RLS_ALL_ROWS) {
             for (int v = 0; v < VECTORS; ++v)
-                score = fma(weight[v], max(finite, sub(steered[v], broadcast(sums.reference))), score);
-            sums.weight_score += reduce_add(score);
+                score_sum = fma(weight[v], max(finite, sub(score[v], broadcast(sums.reference))), score_sum);
+            sums.weight_score += reduce_add(score_sum);
         }
         if (!needs_plain()) return;
 
-        if (const float highest = reduce_max(plain_top); highest > sums.plain_reference)
+        top = hidden;
+        for (int v = 0; v < VECTORS; ++v) top = max(top, score[v] = only_visible(v, plain(v)));
+        if (const float highest = reduce_max(top); highest > sums.plain_reference)
             sums.plain_bias *= move_reference(sums.plain_reference, sums.plain, &sums.plain_score, highest);
-        vec biases = total = score = broadcast(0);
+        vec bias_sum = total = score_sum = broadcast(0);
         for (int v = 0; v < VECTORS; ++v) {
-            const vec x = sub(plain[v], broadcast(sums.plain_reference)), w = exp2(x);
+            const vec x = sub(score[v], broadcast(sums.plain_reference)), w = exp2(x);
             total = add(total, w);
-            score = fma(w, max(finite, x), score);
-            biases = fma(w, b[v], biases);
+            score_sum = fma(w, max(finite, x), score_sum);
+            bias_sum = fma(w, bias(v), bias_sum);
         }
         sums.plain += reduce_add(total);
-        sums.plain_score += reduce_add(score);
-        sums.plain_bias += reduce_add(biases);
+        sums.plain_score += reduce_add(score_sum);
+        sums.plain_bias += reduce_add(bias_sum);
         if (!(call_.eps > 0)) return;
 
-        if (const float highest = reduce_max(logit_top); highest > part.floor_shift)
+        top = hidden;
+        for (int v = 0; v < VECTORS; ++v) top = max(top, score[v] = only_visible(v, logit(v)));
+        if (const float highest = reduce_max(top); highest > part.floor_shift)
             scale_row(output + value_width_, value_width_,
                       move_reference(part.floor_shift, part.floor_weight, nullptr, highest));
         total = broadcast(0);
         for (int v = 0; v < VECTORS; ++v)
-            total = add(total, weight[v] = exp2(sub(logit[v], broadcast(part.floor_shift))));
+            total = add(total, weight[v] = exp2(sub(score[v], broadcast(part.floor_shift))));
         Units::template store_weights<VECTORS>(weights[1], weight);
         part.floor_weight += reduce_add(total);
     }
@@ -331,8 +363,7 @@ class Decode {
                 const int64_t offset = d * ELEMENT_BYTES<DTYPE>;
                 // The first rows of output ask, each strip of them for its share.
                 const int64_t share = d * CHUNK / value_width_, end = (d + 2 * pairs * LANES) * CHUNK / value_width_;
-                const Ahead ahead{row == 0 && next.rows ? next.rows + share * next.stride : nullptr, next.stride,
-                                  next.bytes};
+                const Ahead ahead{next.rows + share * next.stride, next.stride, row == 0 ? next.bytes : 0};
                 add_values<Units, DTYPE, ROWS, decltype(pairs)::value>(
                     outputs + row * value_width_ + d, value_width_, weights + row, value + offset, stride, keys,
                     call_.value_dim - d, ahead, end - share);
