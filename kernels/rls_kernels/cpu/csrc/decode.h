@@ -30,15 +30,8 @@ struct Ahead {
     const char* rows;
     int64_t stride, bytes;
 
-    // The lines of bytes [from, to) of one row, as far as it goes.
-    void ask_for(int64_t row, int64_t from, int64_t to) const {
-        for (int64_t at = from; at < to; at += CACHE_LINE)
-            if (at < bytes) __builtin_prefetch(rows + row * stride + at);
-    }
-
-    void ask_for_rows(int64_t from, int64_t to) const {
-        for (int64_t row = from; row < to; ++row)
-            for (int64_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(rows + row * stride + at);
+    void ask_for_row(int64_t row) const {
+        for (int64_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(rows + row * stride + at);
     }
 };
 
@@ -67,14 +60,17 @@ inline void pack_query(unit* packed, const char* row, int64_t head_dim) {
 // garbage. LANES sums of each row are reduced together, where none of them waits for another.
 template <class Units, int DTYPE, int ROWS>
 inline void dot_keys(float (*dots)[CHUNK], const unit* query, const char* key, int64_t key_stride, int64_t keys,
-                     int64_t head_dim, const Ahead& ahead) {
+                     int64_t head_dim, const Ahead ahead) {
     constexpr int KEYS = LANES / ROWS;
     constexpr int64_t PAIR = 2 * LANES * Units::DEPTH, PAIR_BYTES = PAIR * ELEMENT_BYTES<DTYPE>;
     for (int64_t start = 0; start < keys; start += LANES) {
         vec sums[ROWS][LANES];
         for (int64_t some = 0; some < LANES; some += KEYS) {
-            const char* row[KEYS];
-            for (int i = 0; i < KEYS; ++i) row[i] = key + smaller(start + some + i, keys - 1) * key_stride;
+            const char *row[KEYS], *next[KEYS];
+            for (int i = 0; i < KEYS; ++i) {
+                row[i] = key + smaller(start + some + i, keys - 1) * key_stride;
+                next[i] = ahead.rows + (start + some + i) * ahead.stride;
+            }
             vec sum[ROWS][KEYS];
 #pragma GCC unroll 4
             for (int r = 0; r < ROWS; ++r)
@@ -82,9 +78,11 @@ inline void dot_keys(float (*dots)[CHUNK], const unit* query, const char* key, i
                 for (int i = 0; i < KEYS; ++i) sum[r][i] = broadcast(0);
             for_pairs(head_dim, PAIR, [&](int64_t from, auto whole) {
                 const int64_t offset = from * ELEMENT_BYTES<DTYPE>;
-                if (offset % CACHE_LINE == 0)
-                    for (int i = 0; i < KEYS; ++i)
-                        ahead.ask_for(start + some + i, offset, offset + larger(PAIR_BYTES, CACHE_LINE));
+                // A step's lines, or every other step's one.
+                if (offset % CACHE_LINE == 0 && offset < ahead.bytes)
+                    for (int64_t line = offset; line < offset + PAIR_BYTES; line += CACHE_LINE)
+#pragma GCC unroll 16
+                        for (int i = 0; i < KEYS; ++i) __builtin_prefetch(next[i] + line);
                 vec pair[KEYS][2];
 #pragma GCC unroll 16
                 for (int i = 0; i < KEYS; ++i)
@@ -107,7 +105,8 @@ inline void dot_keys(float (*dots)[CHUNK], const unit* query, const char* key, i
             // What rows longer than the keys have left.
             if (const int64_t asked = round_up(head_dim * ELEMENT_BYTES<DTYPE>, CACHE_LINE); asked < ahead.bytes)
                 [[unlikely]]
-                for (int i = 0; i < KEYS; ++i) ahead.ask_for(start + some + i, asked, ahead.bytes);
+                for (int i = 0; i < KEYS; ++i)
+                    for (int64_t line = asked; line < ahead.bytes; line += CACHE_LINE) __builtin_prefetch(next[i] + line);
         }
         for (int r = 0; r < ROWS; ++r) store(dots[r] + start, reduce_each(sums[r]));
     }
@@ -116,7 +115,7 @@ inline void dot_keys(float (*dots)[CHUNK], const unit* query, const char* key, i
 // output[row][0, 2 * PAIRS * LANES) += sum over keys of weights[row][key] * value[key], in the order of Units' pairs.
 template <class Units, int DTYPE, int ROWS, int PAIRS>
 inline void add_values(float* output, int64_t output_stride, const unit (*weights)[CHUNK], const char* value,
-                       int64_t value_stride, int64_t keys, int64_t elements, const Ahead& ahead,
+                       int64_t value_stride, int64_t keys, int64_t elements, const Ahead ahead,
                        int64_t rows_ahead) {
     constexpr int VECTORS = 2 * PAIRS;
     vec sum[ROWS][VECTORS];
@@ -125,8 +124,9 @@ inline void add_values(float* output, int64_t output_stride, const unit (*weight
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; ++v) sum[r][v] = load(output + r * output_stride + v * LANES);
     const auto add_keys = [&](auto whole) {
+        int64_t asked = 0;
         for (int64_t portion = 0; portion < keys; portion += PORTION) {
-            ahead.ask_for_rows(portion * rows_ahead / CHUNK, (portion + PORTION) * rows_ahead / CHUNK);
+            for (; asked * CHUNK < (portion + PORTION) * rows_ahead; ++asked) ahead.ask_for_row(asked);
             for (int64_t key = portion; key < smaller(keys, portion + PORTION); key += Units::DEPTH) {
                 const char* row = value + key * value_stride;
                 const char* next = key + 1 < keys ? row + value_stride : nullptr;
