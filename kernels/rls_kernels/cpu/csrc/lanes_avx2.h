@@ -22,7 +22,7 @@ inline vec load(const void* p) { return _mm256_loadu_ps(static_cast<const float*
 inline void store(void* p, vec a) { _mm256_storeu_ps(static_cast<float*>(p), a); }
 inline vec broadcast(float a) { return _mm256_set1_ps(a); }
 inline vec broadcast_unit(const unit* p) { return _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(*p))); }
-// The same vector, kept in its register: gcc would load it again for each use, and loads are what such loops run out of.
+// The same vector, kept in its register: gcc would load it again for each use, and there loads are what runs out.
 inline vec hold(vec a) {
     asm("" : "+x"(a));
     return a;
