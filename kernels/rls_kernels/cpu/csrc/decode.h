@@ -144,32 +144,33 @@ class Decode {
     // Scores to weights for one row and one chunk, of which the row sees the first `visible` keys.
     void weigh(Part& part, const Steering& steering, float* output, const float* dots, unit (*weights)[CHUNK],
                int64_t start, int64_t visible) const {
-        if (visible >= CHUNK) weigh_keys(part, steering, output, dots, weights, start, visible, std::true_type());
-        else weigh_keys(part, steering, output, dots, weights, start, visible, std::false_type());
-    }
-
-    // `whole` is a constant that says whether the row sees all of the chunk.
-    template <class Whole>
-    void weigh_keys(Part& part, const Steering& steering, float* output, const float* dots, unit (*weights)[CHUNK],
-                    int64_t start, int64_t visible, Whole whole) const {
         constexpr int VECTORS = CHUNK / LANES;
         const vec hidden = broadcast(-__builtin_inff()), scale = broadcast(call_.scale * LOG2_E);
-        const auto only_visible = [&](int v, vec a) { return whole ? a : first(visible - v * LANES, a, hidden); };
-        const auto bias = [&](int v) {
-            const float* at = steering.bias + start + v * LANES;
-            const int64_t left = visible - v * LANES;
-            return whole ? load(at) : left > 0 ? load_elements<RLS_FLOAT32>(at, left) : broadcast(0);
+        const bool whole = visible >= CHUNK;
+        const float* biases = steering.bias + start;
+        alignas(64) float some[CHUNK];
+        if (!whole) {
+            memset(some, 0, sizeof some);
+            if (visible > 0) memcpy(some, biases, static_cast<size_t>(visible) * sizeof(float));
+            biases = some;
+        }
+        const auto hide = [&](vec (&scores)[VECTORS]) {
+            for (int v = 0; v < VECTORS; ++v) scores[v] = first(visible - v * LANES, scores[v], hidden);
         };
+        const auto highest_of = [&](const vec (&scores)[VECTORS]) {
+            vec top = scores[0];
+            for (int v = 1; v < VECTORS; ++v) top = max(top, scores[v]);
+            return top;
+        };
+        const auto bias = [&](int v) { return load(biases + v * LANES); };
         const auto logit = [&](int v) { return mul(bias(v), broadcast(steering.logit_per_bias)); };
-        const auto plain = [&](int v) { return mul(load(dots + v * LANES), scale); };
         RowSums& sums = part.sums;
 
-        vec score[VECTORS], top = hidden;
-        for (int v = 0; v < VECTORS; ++v) {
-            score[v] = only_visible(v, fma(load(dots + v * LANES), scale, logit(v)));
-            top = max(top, score[v]);
-        }
-        if (any_greater(top, broadcast(sums.reference + SLACK))) [[unlikely]]
+        vec score[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) score[v] = fma(load(dots + v * LANES), scale, logit(v));
+        if (!whole) [[unlikely]] hide(score);
+        // References lag as in softmax.h, so that outputs are rarely rescaled.
+        if (const vec top = highest_of(score); any_greater(top, broadcast(sums.reference + SLACK))) [[unlikely]]
             scale_row(output, value_width_,
                       move_reference(sums.reference, sums.weight, &sums.weight_score, reduce_max(top)));
         vec total = broadcast(0), weight[VECTORS];
@@ -188,9 +189,9 @@ class Decode {
         }
         if (!needs_plain()) return;
 
-        top = hidden;
-        for (int v = 0; v < VECTORS; ++v) top = max(top, score[v] = only_visible(v, plain(v)));
-        if (const float highest = reduce_max(top); highest > sums.plain_reference)
+        for (int v = 0; v < VECTORS; ++v) score[v] = mul(load(dots + v * LANES), scale);
+        if (!whole) [[unlikely]] hide(score);
+        if (const float highest = reduce_max(highest_of(score)); highest > sums.plain_reference)
             sums.plain_bias *= move_reference(sums.plain_reference, sums.plain, &sums.plain_score, highest);
         vec bias_sum = total = score_sum = broadcast(0);
         for (int v = 0; v < VECTORS; ++v) {
@@ -204,9 +205,9 @@ class Decode {
         sums.plain_bias += reduce_add(bias_sum);
         if (!(call_.eps > 0)) return;
 
-        top = hidden;
-        for (int v = 0; v < VECTORS; ++v) top = max(top, score[v] = only_visible(v, logit(v)));
-        if (const float highest = reduce_max(top); highest > part.floor_shift)
+        for (int v = 0; v < VECTORS; ++v) score[v] = logit(v);
+        if (!whole) [[unlikely]] hide(score);
+        if (const float highest = reduce_max(highest_of(score)); highest > part.floor_shift)
             scale_row(output + value_width_, value_width_,
                       move_reference(part.floor_shift, part.floor_weight, nullptr, highest));
         total = broadcast(0);

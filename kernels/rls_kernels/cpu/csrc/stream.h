@@ -52,8 +52,8 @@ inline void pack_query(unit* packed, const char* row, int64_t head_dim) {
     }
 }
 
-// dots[row][key] for the first ROWS of ROWS_AT_ONCE packed rows and the first `keys` rows of `key`; dots past `keys` are
-// garbage. LANES sums of each row are reduced together, where none of them waits for another.
+// dots[row][key] for the first ROWS of ROWS_AT_ONCE packed rows and the first `keys` rows of `key`; dots past `keys`
+// are garbage. LANES sums of each row are reduced together, where none of them waits for another.
 template <class Units, int DTYPE, int ROWS>
 inline void dot_keys(float (*dots)[CHUNK], const unit* query, const char* key, int64_t key_stride, int64_t keys,
                      int64_t head_dim, const Ahead ahead) {
