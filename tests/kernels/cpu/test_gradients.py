@@ -96,3 +96,31 @@ def test_padding_may_hold_garbage_in_backward() -> None:
     gradients = agreement.gradients(BACKEND, inputs, torch.randn(2, 2, 30, 16))
     assert all(gradient.isfinite().all() for gradient in gradients.values())
     assert not gradients["key"][1, :, int(inputs.key_lengths[1]) :].any()
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-3])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("dtype", cpu_matrix.DTYPES)
+def test_a_query_of_nan_spoils_its_own_row_and_what_it_shares(
+    isa: str, dtype: str, is_causal: bool, eps: float
+) -> None:
+    shape = (2, 4, 2, 60, 150, 16, 16)
+    problem = cpu_matrix.problem(shape, dtype, ("bhk", "bhq", 2.0), is_causal=is_causal, eps=eps)
+    inputs = draw(problem)
+    upstream = torch.randn(2, 4, 60, 16, generator=torch.Generator().manual_seed(1)).to(inputs.query.dtype)
+    clean = agreement.gradients(BACKEND, inputs, upstream)
+    batch, head, row, group = 0, 1, 20, 2
+    inputs.query[batch, head, row, 3] = float("nan")
+    exact, ours = agreement.oracle_gradients(inputs, upstream), agreement.gradients(BACKEND, inputs, upstream)
+    for name in ("query", "strength"):
+        spoiled = ours[name].isnan()
+        assert torch.equal(spoiled, exact[name].isnan()), name
+        assert spoiled[batch, head, row].all()
+        assert torch.equal(ours[name][~spoiled], clean[name][~spoiled]), name
+    for name, own in (("key", head // group), ("value", head // group), ("bias", head)):
+        spoiled = ours[name].isnan()
+        # Where the oracle's sums over queries stay clean, so do these; keys that the query sees are spoiled.
+        assert not (spoiled & ~exact[name].isnan()).any(), name
+        assert spoiled[batch, own, : 150 - 60 + row + 1 if is_causal else 150].all(), name
+        spoiled[batch, own] = True
+        assert torch.equal(ours[name][~spoiled], clean[name][~spoiled]), name

@@ -2,141 +2,19 @@
 // all query rows of their group; the keys are split over threads, and the parts joined at the end.
 #pragma once
 
-#include <type_traits>
-
 #include "hidden.h"
 #include "rows.h"
+#include "stream.h"
 #include "threads.h"
 #include "workspace.h"
 
 namespace rls::RLS_ISA {
 
 constexpr int64_t MAX_DECODE_ROWS = 16;
-constexpr int64_t CHUNK = 64;
 // Splits are no shorter than this: joining them costs a row of output each.
 constexpr int64_t LEAST_SPLIT = 512;
-// Query rows that share each loaded key or value.
-constexpr int ROWS_AT_ONCE = 4;
-constexpr int64_t CACHE_LINE = 64;
-// Keys summed between two asks for memory: a burst would fill the core's queue of lines on their way.
-constexpr int64_t PORTION = 8;
 
-static_assert(CHUNK % TILE == 0 && CHUNK % PORTION == 0);
-static_assert(LANES % ROWS_AT_ONCE == 0 && MAX_DECODE_ROWS % ROWS_AT_ONCE == 0);
-
-// Rows of memory that will be read next, asked for while others are multiplied: the arithmetic of several query rows
-// takes about as long as the memory does, and neither waits for the other. Null where there is nothing to ask for.
-struct Ahead {
-    const char* rows;
-    int64_t stride, bytes;
-
-    void ask_for_row(int64_t row) const {
-        if (!rows) return;
-        for (int64_t offset = 0; offset < bytes; offset += CACHE_LINE) __builtin_prefetch(rows + row * stride + offset);
-    }
-
-    void ask_for_rows(int64_t from, int64_t to) const {
-        for (int64_t row = from; row < to; ++row) ask_for_row(row);
-    }
-};
-
-// Calls work(start, whole) for each step of `pair` in [0, elements): `whole` is a constant that says whether all of the
-// step is there, so that the common loop has no ends to look after.
-template <class Work>
-inline void for_pairs(int64_t elements, int64_t pair, const Work& work) {
-    int64_t start = 0;
-    for (; start + pair <= elements; start += pair) work(start, std::true_type());
-    if (start < elements) work(start, std::false_type());
-}
-
-// One query row as units, in pairs of vectors like the keys that it will multiply.
-template <class Units, int DTYPE>
-inline void pack_query(unit* packed, const char* row, int64_t head_dim) {
-    constexpr int64_t PAIR = 2 * LANES * Units::DEPTH;
-    for (int64_t from = 0; from < head_dim; from += PAIR, packed += 2 * LANES) {
-        vec pair[2];
-        Units::template load_unit_pair<DTYPE>(pair, row + from * ELEMENT_BYTES<DTYPE>, head_dim - from);
-        store(packed, pair[0]);
-        store(packed + LANES, pair[1]);
-    }
-}
-
-// dots[row][key] for ROWS rows of units and the first `keys` rows of `key`, LANES sums at a time; dots past `keys` are
-// garbage.
-template <class Units, int DTYPE, int ROWS>
-inline void dot_keys(float (*dots)[CHUNK], const unit* query, int64_t query_stride, const char* key, int64_t key_stride,
-                     int64_t keys, int64_t head_dim, const Ahead& ahead) {
-    constexpr int KEYS = LANES / ROWS;
-    constexpr int64_t PAIR = 2 * LANES * Units::DEPTH;
-    for (int64_t start = 0; start < keys; start += KEYS) {
-        const char* row[KEYS];
-        for (int i = 0; i < KEYS; ++i) {
-            ahead.ask_for_row(start + i);
-            row[i] = key + smaller(start + i, keys - 1) * key_stride;
-        }
-        vec sum[LANES];
-        for (vec& s : sum) s = broadcast(0);
-        for_pairs(head_dim, PAIR, [&](int64_t from, auto whole) {
-            const unit* q = query + from / Units::DEPTH;
-#pragma GCC unroll 16
-            for (int i = 0; i < KEYS; ++i) {
-                vec pair[2];
-                Units::template load_unit_pair<DTYPE>(pair, row[i] + from * ELEMENT_BYTES<DTYPE>,
-                                                      whole ? PAIR : head_dim - from);
-#pragma GCC unroll 2
-                for (int half = 0; half < 2; ++half)
-#pragma GCC unroll 4
-                    for (int r = 0; r < ROWS; ++r)
-                        sum[r * KEYS + i] = Units::multiply_add(load(q + r * query_stride + half * LANES), pair[half],
-                                                                sum[r * KEYS + i]);
-            }
-        });
-        alignas(64) float each[LANES];
-        store(each, reduce_each(sum));
-        for (int r = 0; r < ROWS; ++r) memcpy(dots[r] + start, each + r * KEYS, KEYS * sizeof(float));
-    }
-}
-
-// output[row][0, 2 * PAIRS * LANES) += sum over keys of weights[row][key] * value[key], in the order of Units' pairs.
-template <class Units, int DTYPE, int ROWS, int PAIRS>
-inline void add_values(float* output, int64_t output_stride, const unit (*weights)[CHUNK], const char* value,
-                       int64_t value_stride, int64_t keys, int64_t elements, const Ahead& ahead,
-                       int64_t rows_ahead) {
-    constexpr int VECTORS = 2 * PAIRS;
-    vec sum[ROWS][VECTORS];
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) sum[r][v] = load(output + r * output_stride + v * LANES);
-    const auto add_keys = [&](auto whole) {
-        for (int64_t portion = 0; portion < keys; portion += PORTION) {
-            ahead.ask_for_rows(portion * rows_ahead / CHUNK, (portion + PORTION) * rows_ahead / CHUNK);
-            for (int64_t key = portion; key < smaller(keys, portion + PORTION); key += Units::DEPTH) {
-                const char* row = value + key * value_stride;
-                const char* next = key + 1 < keys ? row + value_stride : nullptr;
-#pragma GCC unroll 2
-                for (int p = 0; p < PAIRS; ++p) {
-                    const int64_t offset = 2 * p * LANES * ELEMENT_BYTES<DTYPE>;
-                    vec pair[2];
-                    Units::template join_row_pair<DTYPE>(pair, row + offset, next ? next + offset : nullptr,
-                                                         whole ? 2 * LANES : elements - 2 * p * LANES);
-#pragma GCC unroll 4
-                    for (int r = 0; r < ROWS; ++r) {
-                        const vec weight = broadcast_unit(weights[r] + key / Units::DEPTH);
-                        sum[r][2 * p] = Units::multiply_add(weight, pair[0], sum[r][2 * p]);
-                        sum[r][2 * p + 1] = Units::multiply_add(weight, pair[1], sum[r][2 * p + 1]);
-                    }
-                }
-            }
-        }
-    };
-    if (elements >= VECTORS * LANES) add_keys(std::true_type());
-    else add_keys(std::false_type());
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) store(output + r * output_stride + v * LANES, sum[r][v]);
-}
+static_assert(MAX_DECODE_ROWS % ROWS_AT_ONCE == 0);
 
 // One row over the keys of one split. Outputs are unnormalised: [value_width] for the row, then as many for its floor.
 struct Part {
@@ -144,6 +22,13 @@ struct Part {
     float floor_shift, floor_weight;
 
     void clear() { *this = {{NO_REFERENCE, 0, 0, NO_REFERENCE, 0, 0, 0}, NO_REFERENCE, 0}; }
+};
+
+// What steers one row: its bias by key, powers of two for each of it, and the keys [0, visible) that it sees.
+struct Steering {
+    const float* bias;
+    float logit_per_bias;
+    int64_t visible;
 };
 
 inline void scale_row(float* row, int64_t width, float factor) {
@@ -202,11 +87,18 @@ class Decode {
         for (int64_t slot = 0; slot < round_up(rows_, ROWS_AT_ONCE); ++slot) {
             // Rows past the last one repeat it, so that two or three are dotted as cheaply as four.
             const int64_t r = smaller(slot, rows_ - 1);
-            pack_query<Units, DTYPE>(query + slot * query_stride_,
+            pack_query<Units, DTYPE>(query + slot / ROWS_AT_ONCE * ROWS_AT_ONCE * query_stride_ +
+                                         slot % ROWS_AT_ONCE * LANES,
                                      row_of<DTYPE>(call_.query, batch, query_head(head, r), r % call_.query_length),
                                      call_.head_dim);
         }
         memset(outputs, 0, static_cast<size_t>(rows_ * output_size()) * sizeof(float));
+        Steering steering[MAX_DECODE_ROWS];
+        for (int64_t r = 0; r < rows_; ++r) {
+            const int64_t q = r % call_.query_length, h = query_head(head, r);
+            const float strength = strength_of(call_, batch, h)[q * call_.strength_query_stride];
+            steering[r] = {bias_of(call_, batch, h), strength * LOG2_E, visible_to(call_, q, length)};
+        }
 
         alignas(64) float dots[MAX_DECODE_ROWS][CHUNK];
         // A row's weights, then its floor's.
@@ -219,33 +111,30 @@ class Decode {
             const char* value = row_of<DTYPE>(call_.value, batch, kv, start);
             const int64_t key_stride = call_.key.length_stride * ELEMENT_BYTES<DTYPE>;
             const int64_t value_stride = call_.value.length_stride * ELEMENT_BYTES<DTYPE>;
+            const int64_t key_bytes = call_.head_dim * ELEMENT_BYTES<DTYPE>;
+            const int64_t value_bytes = call_.value_dim * ELEMENT_BYTES<DTYPE>;
             for (int64_t r = 0; r < rows_;) {
                 // The first rows ask for what all of them will read.
-                const Ahead values{r == 0 ? value : nullptr, value_stride, call_.value_dim * ELEMENT_BYTES<DTYPE>};
+                const Ahead values{value, value_stride, r == 0 ? value_bytes : 0};
                 const unit* q = query + r * query_stride_;
                 if (rows_ - r > 1) {
-                    dot_keys<Units, DTYPE, ROWS_AT_ONCE>(dots + r, q, query_stride_, key, key_stride, keys,
-                                                         call_.head_dim, values);
+                    dot_keys<Units, DTYPE, ROWS_AT_ONCE>(dots + r, q, key, key_stride, keys, call_.head_dim, values);
                     r += ROWS_AT_ONCE;
                 } else {
-                    dot_keys<Units, DTYPE, 1>(dots + r, q, query_stride_, key, key_stride, keys, call_.head_dim,
-                                                values);
+                    dot_keys<Units, DTYPE, 1>(dots + r, q, key, key_stride, keys, call_.head_dim, values);
                     ++r;
                 }
             }
-            for (int64_t r = 0; r < rows_; ++r) {
-                const int64_t q = r % call_.query_length;
-                weigh(parts[r], outputs + r * output_size(), dots[r], weights + r * floors, batch, query_head(head, r),
-                      q, start, smaller(CHUNK, visible_to(call_, q, length) - start));
-            }
-            const Ahead next{start + CHUNK < end ? key + CHUNK * key_stride : nullptr, key_stride,
-                             call_.head_dim * ELEMENT_BYTES<DTYPE>};
-            const int64_t all_see = larger(0, smaller(keys, visible_to(call_, 0, length) - start));
+            for (int64_t r = 0; r < rows_; ++r)
+                weigh(parts[r], steering[r], outputs + r * output_size(), dots[r], weights + r * floors, start,
+                      steering[r].visible - start);
+            const Ahead next{key + CHUNK * key_stride, key_stride, start + CHUNK < end ? key_bytes : 0};
+            const int64_t all_see = larger(0, smaller(keys, steering[0].visible - start));
             if (!all_finite<DTYPE>(value + all_see * value_stride, value_stride, keys - all_see, call_.value_dim))
                 [[unlikely]] {
                 for (int64_t r = 0; r < rows_; ++r)
                     add_chunk(outputs + r * output_size(), weights + r * floors, value, value_stride,
-                              smaller(keys, visible_to(call_, r % call_.query_length, length) - start), floors, next);
+                              smaller(keys, steering[r].visible - start), floors, next);
                 continue;
             }
             add_chunk(outputs, weights, value, value_stride, keys, rows_ * floors, next);
@@ -253,61 +142,77 @@ class Decode {
     }
 
     // Scores to weights for one row and one chunk, of which the row sees the first `visible` keys.
-    void weigh(Part& part, float* output, const float* dots, unit (*weights)[CHUNK], int64_t batch, int64_t head,
-               int64_t query, int64_t start, int64_t visible) const {
-        const float strength = strength_of(call_, batch, head)[query * call_.strength_query_stride];
-        const float* bias = bias_of(call_, batch, head) + start;
+    void weigh(Part& part, const Steering& steering, float* output, const float* dots, unit (*weights)[CHUNK],
+               int64_t start, int64_t visible) const {
         constexpr int VECTORS = CHUNK / LANES;
-        const vec hidden = broadcast(-__builtin_inff());
-        vec steered[VECTORS], plain[VECTORS], logit[VECTORS], b[VECTORS];
-        vec top = hidden, plain_top = hidden, logit_top = hidden;
-        for (int v = 0; v < VECTORS; ++v) {
-            const int64_t left = visible - v * LANES;
-            b[v] = left > 0 ? load_elements<RLS_FLOAT32>(bias + v * LANES, left) : broadcast(0);
-            logit[v] = mul(b[v], broadcast(strength * LOG2_E));
-            plain[v] = mul(load(dots + v * LANES), broadcast(call_.scale * LOG2_E));
-            steered[v] = first(left, add(plain[v], logit[v]), hidden);
-            plain[v] = first(left, plain[v], hidden);
-            logit[v] = first(left, logit[v], hidden);
-            top = max(top, steered[v]), plain_top = max(plain_top, plain[v]), logit_top = max(logit_top, logit[v]);
+        const vec hidden = broadcast(-__builtin_inff()), scale = broadcast(call_.scale * LOG2_E);
+        const bool whole = visible >= CHUNK;
+        const float* biases = steering.bias + start;
+        alignas(64) float some[CHUNK];
+        if (!whole) {
+            memset(some, 0, sizeof some);
+            if (visible > 0) memcpy(some, biases, static_cast<size_t>(visible) * sizeof(float));
+            biases = some;
         }
+        const auto hide = [&](vec (&scores)[VECTORS]) {
+            for (int v = 0; v < VECTORS; ++v) scores[v] = first(visible - v * LANES, scores[v], hidden);
+        };
+        const auto highest_of = [&](const vec (&scores)[VECTORS]) {
+            vec top = scores[0];
+            for (int v = 1; v < VECTORS; ++v) top = max(top, scores[v]);
+            return top;
+        };
+        const auto bias = [&](int v) { return load(biases + v * LANES); };
+        const auto logit = [&](int v) { return mul(bias(v), broadcast(steering.logit_per_bias)); };
         RowSums& sums = part.sums;
-        if (const float highest = reduce_max(top); highest > sums.reference)
-            scale_row(output, value_width_, move_reference(sums.reference, sums.weight, &sums.weight_score, highest));
-        vec weight[VECTORS], total = broadcast(0), score = broadcast(0);
-        const vec finite = broadcast(-1e30f);
+
+        vec score[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) score[v] = fma(load(dots + v * LANES), scale, logit(v));
+        if (!whole) [[unlikely]] hide(score);
+        // References lag as in softmax.h, so that outputs are rarely rescaled.
+        if (const vec top = highest_of(score); any_greater(top, broadcast(sums.reference + SLACK))) [[unlikely]]
+            scale_row(output, value_width_,
+                      move_reference(sums.reference, sums.weight, &sums.weight_score, reduce_max(top)));
+        vec total = broadcast(0), weight[VECTORS];
         for (int v = 0; v < VECTORS; ++v)
-            total = add(total, weight[v] = exp2(sub(steered[v], broadcast(sums.reference))));
+            total = add(total, weight[v] = exp2(sub(score[v], broadcast(sums.reference))));
         Units::template store_weights<VECTORS>(weights[0], weight);
         sums.weight += reduce_add(total);
+        // A hidden key's -inf would turn 0 * x into NaN.
+        const vec finite = broadcast(-1e30f);
+        vec score_sum = broadcast(0);
         // Statistics alone read it.
         if (call_.want_rows == RLS_ALL_ROWS) {
             for (int v = 0; v < VECTORS; ++v)
-                score = fma(weight[v], max(finite, sub(steered[v], broadcast(sums.reference))), score);
-            sums.weight_score += reduce_add(score);
+                score_sum = fma(weight[v], max(finite, sub(score[v], broadcast(sums.reference))), score_sum);
+            sums.weight_score += reduce_add(score_sum);
         }
         if (!needs_plain()) return;
 
-        if (const float highest = reduce_max(plain_top); highest > sums.plain_reference)
+        for (int v = 0; v < VECTORS; ++v) score[v] = mul(load(dots + v * LANES), scale);
+        if (!whole) [[unlikely]] hide(score);
+        if (const float highest = reduce_max(highest_of(score)); highest > sums.plain_reference)
             sums.plain_bias *= move_reference(sums.plain_reference, sums.plain, &sums.plain_score, highest);
-        vec biases = total = score = broadcast(0);
+        vec bias_sum = total = score_sum = broadcast(0);
         for (int v = 0; v < VECTORS; ++v) {
-            const vec x = sub(plain[v], broadcast(sums.plain_reference)), w = exp2(x);
+            const vec x = sub(score[v], broadcast(sums.plain_reference)), w = exp2(x);
             total = add(total, w);
-            score = fma(w, max(finite, x), score);
-            biases = fma(w, b[v], biases);
+            score_sum = fma(w, max(finite, x), score_sum);
+            bias_sum = fma(w, bias(v), bias_sum);
         }
         sums.plain += reduce_add(total);
-        sums.plain_score += reduce_add(score);
-        sums.plain_bias += reduce_add(biases);
+        sums.plain_score += reduce_add(score_sum);
+        sums.plain_bias += reduce_add(bias_sum);
         if (!(call_.eps > 0)) return;
 
-        if (const float highest = reduce_max(logit_top); highest > part.floor_shift)
+        for (int v = 0; v < VECTORS; ++v) score[v] = logit(v);
+        if (!whole) [[unlikely]] hide(score);
+        if (const float highest = reduce_max(highest_of(score)); highest > part.floor_shift)
             scale_row(output + value_width_, value_width_,
                       move_reference(part.floor_shift, part.floor_weight, nullptr, highest));
         total = broadcast(0);
         for (int v = 0; v < VECTORS; ++v)
-            total = add(total, weight[v] = exp2(sub(logit[v], broadcast(part.floor_shift))));
+            total = add(total, weight[v] = exp2(sub(score[v], broadcast(part.floor_shift))));
         Units::template store_weights<VECTORS>(weights[1], weight);
         part.floor_weight += reduce_add(total);
     }
@@ -321,8 +226,7 @@ class Decode {
                 const int64_t offset = d * ELEMENT_BYTES<DTYPE>;
                 // The first rows of output ask, each strip of them for its share.
                 const int64_t share = d * CHUNK / value_width_, end = (d + 2 * pairs * LANES) * CHUNK / value_width_;
-                const Ahead ahead{row == 0 && next.rows ? next.rows + share * next.stride : nullptr, next.stride,
-                                  next.bytes};
+                const Ahead ahead{next.rows + share * next.stride, next.stride, row == 0 ? next.bytes : 0};
                 add_values<Units, DTYPE, ROWS, decltype(pairs)::value>(
                     outputs + row * value_width_ + d, value_width_, weights + row, value + offset, stride, keys,
                     call_.value_dim - d, ahead, end - share);

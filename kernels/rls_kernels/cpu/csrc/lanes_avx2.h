@@ -22,6 +22,11 @@ inline vec load(const void* p) { return _mm256_loadu_ps(static_cast<const float*
 inline void store(void* p, vec a) { _mm256_storeu_ps(static_cast<float*>(p), a); }
 inline vec broadcast(float a) { return _mm256_set1_ps(a); }
 inline vec broadcast_unit(const unit* p) { return _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(*p))); }
+// The same vector, kept in its register: gcc would load it again for each use, and there loads are what runs out.
+inline vec hold(vec a) {
+    asm("" : "+x"(a));
+    return a;
+}
 inline vec add(vec a, vec b) { return _mm256_add_ps(a, b); }
 inline vec sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
 inline vec mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
@@ -86,7 +91,7 @@ inline vec load_elements(const void* p, int64_t n) {
 
 // Widens 2 x LANES bfloat16 into even and odd elements: one cheap instruction each, where widening in order takes two.
 inline void widen_bfloat16(const void* p, vec& even, vec& odd) {
-    const __m256i both = _mm256_loadu_si256(static_cast<const __m256i*>(p));
+    const __m256i both = _mm256_castps_si256(hold(load(p)));
     even = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
     odd = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
 }

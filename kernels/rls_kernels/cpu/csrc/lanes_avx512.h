@@ -23,6 +23,11 @@ inline vec load(const void* p) { return _mm512_loadu_ps(p); }
 inline void store(void* p, vec a) { _mm512_storeu_ps(p, a); }
 inline vec broadcast(float a) { return _mm512_set1_ps(a); }
 inline vec broadcast_unit(const unit* p) { return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(*p))); }
+// The same vector, kept in its register: gcc would load it again for each use, and there loads are what runs out.
+inline vec hold(vec a) {
+    asm("" : "+v"(a));
+    return a;
+}
 inline vec add(vec a, vec b) { return _mm512_add_ps(a, b); }
 inline vec sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
 inline vec mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
