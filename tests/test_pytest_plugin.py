@@ -71,10 +71,11 @@ def test_a_slower_run_fails_the_comparison_and_the_same_does_not(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = (*BENCHMARK, "--steered-backend=mine:MINE")
-    compare = ("--benchmark-compare", "--benchmark-compare-fail=min:60%")
+    # Between a call and one held six times as long, since machines that run tests are busy.
+    compare = ("--benchmark-compare", "--benchmark-compare-fail=min:200%")
     assert project.runpytest_subprocess(*one, "--benchmark-autosave").ret == 0
     assert project.runpytest_subprocess(*one, *compare).ret == 0
-    monkeypatch.setenv("MINE_SECONDS", "0.02")
+    monkeypatch.setenv("MINE_SECONDS", "0.2")
     slower = project.runpytest_subprocess(*one, *compare)
     assert slower.ret == 1
     slower.stderr.fnmatch_lines(["*Performance has regressed*"])
