@@ -32,13 +32,14 @@ _OBJECTS: dict[str, tuple[str, ...]] = {
 }
 _AMX = ("amx_bf16.cpp", (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"))
 # Flags of the builds besides the plain one: with address and undefined-behaviour checks, the same with a fault that
-# they must find, and with AMX's tiles emulated.
+# they must find, and with AVX-512 and AMX emulated in AVX2, so that every kernel's code runs on any machine.
 _SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g")
+_EMULATE = "-DRLS_EMULATE"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "": (),
     "sanitized": _SANITIZED,
     "sanitized_fault": (*_SANITIZED, "-DRLS_PLANT_A_FAULT"),
-    "emulated_amx": ("-DRLS_EMULATE_AMX",),
+    "emulated": (_EMULATE,),
 }
 
 
@@ -104,6 +105,8 @@ def _compile(command: list[str], target: Path) -> None:
 
         def compile_one(item: tuple[str, tuple[str, ...]]) -> str:
             name, flags = item
+            if _EMULATE in command:
+                flags = tuple(flag for flag in flags if not flag.startswith("-mavx512"))
             output = f"{folder}/{name}.o"
             _call([*command, *flags, "-c", str(SOURCES / name), "-o", output])
             return output

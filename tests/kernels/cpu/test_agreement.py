@@ -1,13 +1,9 @@
 """The whole operator against float64, on each instruction set that this CPU runs."""
 
-import os
-import subprocess
-import sys
-
 import cpu_matrix
 import pytest
 import torch
-from rls_kernels.cpu import attention, library
+from rls_kernels.cpu import attention
 
 from rls_bench import agreement
 from rls_bench.backends.cpu import BACKEND
@@ -37,31 +33,6 @@ def test_agrees_with_float64(isa: str, shape: tuple[int, ...]) -> None:
 def test_the_whole_matrix_agrees(isa: str, shape: tuple[int, ...]) -> None:
     problems = [problem for dtype in cpu_matrix.DTYPES for problem in cpu_matrix.cells(shape, dtype)]
     assert failures(problems) == []
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_amx_agrees_with_its_tiles_emulated() -> None:
-    # Only the tiles are emulated; what lies about them is AVX-512-BF16.
-    if "avx512_bf16" not in library.library().isas():
-        pytest.skip("this CPU doesn't run avx512_bf16, which the rest of the AMX kernel is made of")
-    environment = {**os.environ, "RLS_CPU_BUILD": "emulated_amx", "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        __file__,
-        "-k",
-        "amx_bf16 and 64",
-        "-m",
-        "not slow",
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert "passed" in done.stdout
-    assert "skipped" not in done.stdout
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -50,6 +50,8 @@ def test_the_future_may_hold_garbage(
     inputs = operands(query_length, dtype)
     if scalar:
         inputs["strength"] = torch.full((1, 1, 1), 2.0)
+    # Rows that see a tainted block in part sum it alone, where AMX's tiles add in another order: to a rounding.
+    rounding = 2.0**-7 if isa == "amx_bf16" and dtype == torch.bfloat16 else 0.0
     for last in (1, query_length - 1):
         for options in ({}, {"eps": 1e-3}, {"return_stats": True}):
             clean, dirty = (
@@ -60,7 +62,7 @@ def test_the_future_may_hold_garbage(
                     assert torch.equal(wanted[..., :-last], got[..., :-last])
                 clean, dirty = clean[0], dirty[0]
             assert clean[:, :, :-last].isfinite().all()
-            assert torch.equal(clean[:, :, :-last], dirty[:, :, :-last])
+            torch.testing.assert_close(dirty[:, :, :-last], clean[:, :, :-last], rtol=rounding, atol=0.0)
             # What sees it must not hide it; an infinite key may well weigh nothing.
             if garbage != garbage or "value" in names:
                 assert not dirty[:, :, -1].isfinite().all()

@@ -1,4 +1,6 @@
 #define RLS_ISA amx_bf16_isa
+#define RLS_AVX512
+#define RLS_AVX512_BF16
 #include "amx_units.h"
 #include "isa.h"
 #include "prefill.h"

@@ -22,7 +22,7 @@ struct TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64);
 
-#ifndef RLS_EMULATE_AMX
+#ifndef RLS_EMULATE
 
 inline void tile_configure(const TileConfig& config) { _tile_loadconfig(&config); }
 inline void tile_release() { _tile_release(); }

@@ -1,4 +1,5 @@
 #define RLS_ISA avx512_isa
+#define RLS_AVX512
 #include "backward.h"
 #include "decode.h"
 #include "isa.h"

@@ -1,4 +1,6 @@
 #define RLS_ISA avx512_bf16_isa
+#define RLS_AVX512
+#define RLS_AVX512_BF16
 #include "decode.h"
 #include "isa.h"
 #include "prefill.h"

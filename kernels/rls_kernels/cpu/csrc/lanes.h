@@ -1,7 +1,7 @@
 // The vector words of the instruction set that this file is being compiled for.
 #pragma once
 
-#ifdef __AVX512F__
+#ifdef RLS_AVX512
 #include "lanes_avx512.h"
 #else
 #include "lanes_avx2.h"

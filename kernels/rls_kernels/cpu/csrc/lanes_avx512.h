@@ -7,6 +7,9 @@
 #include <cstring>
 
 #include "call.h"
+#ifdef RLS_EMULATE
+#include "emulated_avx512.h"
+#endif
 
 namespace rls::RLS_ISA {
 
@@ -25,7 +28,9 @@ inline vec broadcast(float a) { return _mm512_set1_ps(a); }
 inline vec broadcast_unit(const unit* p) { return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(*p))); }
 // The same vector, kept in its register: gcc would load it again for each use, and there loads are what runs out.
 inline vec hold(vec a) {
+#ifndef RLS_EMULATE
     asm("" : "+v"(a));
+#endif
     return a;
 }
 inline vec add(vec a, vec b) { return _mm512_add_ps(a, b); }

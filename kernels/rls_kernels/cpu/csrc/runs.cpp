@@ -13,17 +13,22 @@ bool runs_avx2() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
 
+#ifdef RLS_EMULATE
+bool runs_avx512() { return runs_avx2(); }
+bool runs_avx512_bf16() { return runs_avx2(); }
+#else
 bool runs_avx512() {
     return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
 bool runs_avx512_bf16() { return runs_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#endif
 
 #ifndef RLS_WITHOUT_AMX
 namespace {
 
-#ifdef RLS_EMULATE_AMX
+#ifdef RLS_EMULATE
 bool permitted() { return true; }
 #else
 // CPUID leaf 7: AMX-BF16 and AMX-TILE; then the kernel's leave to use the tiles' state.

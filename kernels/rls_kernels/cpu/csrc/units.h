@@ -68,7 +68,7 @@ struct Float32Units {
     }
 };
 
-#ifdef __AVX512BF16__
+#ifdef RLS_AVX512_BF16
 // Two neighbouring bfloat16 a unit: one instruction multiplies both and adds them in float32.
 struct BFloat16Units {
     static constexpr int DEPTH = 2;
