@@ -81,8 +81,9 @@ def prefill(
         # Rows found anew leave registers for a second block an SM. Descriptors cost narrow heads more than they save.
         is_narrow = head_dim <= 64
         return Configuration(
-            128, 64, 8, 2, partials, by_dot, is_narrow, is_narrow, descriptors=is_plain and not is_narrow
-        )
+            128, 64, 8, 2, partials, by_dot,
+            bias_early=is_narrow, rows_anew=is_narrow, descriptors=is_plain and not is_narrow,
+        )  # fmt: skip
     if arch == 100:
         keys, warps = 32 if exact_sums else 64, 4 if is_plain else 8
         return Configuration(128, keys, warps, 2, partials, by_dot, bias_early=True, descriptors=is_plain)
@@ -92,9 +93,11 @@ def prefill(
     early = arch != 80 or head_dim <= 64
     # On sm_120 narrower masked blocks cost the plain loop moves at D 64, and wider ones registers in all others.
     masked = 32
-    if arch == 120:
-        masked = 64 if is_plain and head_dim <= 64 else 16 if exact_sums and head_dim > 64 else 32
-    return Configuration(128, keys, warps, 2, partials, by_dot, early, rows_anew=True, masked_n=masked)
+    if arch == 120 and is_plain and head_dim <= 64:
+        masked = 64
+    elif arch == 120 and exact_sums and head_dim > 64:
+        masked = 16
+    return Configuration(128, keys, warps, 2, partials, by_dot, bias_early=early, rows_anew=True, masked_n=masked)
 
 
 def narrowest(is_float16: bool, stats: bool) -> float:

@@ -185,9 +185,10 @@ def _descriptors(call: Call, chosen: Configuration) -> tuple[TensorDescriptor | 
     """Of keys and values; None where they are loaded by pointers."""
     if not chosen.descriptors:
         return None, None
-    constants = call.constants()
-    key = describe(call.key, chosen.block_n, constants["BLOCK_D"])
-    value = describe(call.value, chosen.block_n, constants["BLOCK_DV"])
+    key, value = (
+        describe(tensor, chosen.block_n, configurations.block_width(tensor.shape[3]))
+        for tensor in (call.key, call.value)
+    )
     # Both or neither: each pair compiles to a kernel of its own.
     return (None, None) if key is None or value is None else (key, value)
 
