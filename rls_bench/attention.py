@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rls_bench import dispatch
-from rls_bench import policy as policies
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend
-from rls_bench.inputs import Inputs
-from rls_bench.problem import BiasLayout, Problem, StrengthLayout
+from rls_bench.policy import dispatch
+from rls_bench.policy import lookup as policies
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import BiasLayout, Problem, StrengthLayout
 
 _FIELDS = tuple(field.name for field in fields(Problem))
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -294,7 +294,7 @@ def _backend_for(name: str, problem: Problem, policy: str | Path | None) -> Back
     """The backend that does ``problem``: loaded, available and willing, or an error that says what is missing."""
     if torch.compiler.is_compiling():
         # Loaded here alone: it pulls in torch's compiler, which takes longer to import than torch itself.
-        from rls_bench import traced
+        from rls_bench.policy import traced
 
         return registry.LOADED[traced.resolve(name, policy, *(getattr(problem, field) for field in _FIELDS))]
     return registry.LOADED[dispatch.resolve(name, problem, policy)]

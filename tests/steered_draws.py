@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from rls_bench import attention
-from rls_bench.inputs import Inputs
+from rls_bench.problems.inputs import Inputs
 
 BIAS_SHAPES = {"k": (-1,), "bk": (0, -1), "bhk": (0, 1, -1)}
 STRENGTH_SHAPES = {"scalar": (), "h": (1,), "bh": (0, 1), "bhq": (0, 1, 2)}

@@ -10,7 +10,7 @@ from steered_draws import BIAS_SHAPES, STRENGTH_SHAPES, draw
 
 from rls_bench import agreement, attention
 from rls_bench.backends.triton import BACKEND
-from rls_bench.inputs import Inputs
+from rls_bench.problems.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 

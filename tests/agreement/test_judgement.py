@@ -14,8 +14,8 @@ from rls_bench import agreement
 from rls_bench.attention import bind
 from rls_bench.backends import registry
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Support
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 def inputs(dtype: torch.dtype = torch.float32, return_stats: bool = False) -> Inputs:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rls_bench.attention import bind
-from rls_bench.inputs import Inputs
+from rls_bench.problems.inputs import Inputs
 
 LENGTHS = (1, 7, 63, 111, 129)
 
