@@ -25,7 +25,7 @@ class Format(str, Enum):
 
 def profile(
     backend: Annotated[str, typer.Argument(help="Backend to call.", show_default=False)] = "",
-    problem: Annotated[str, typer.Option(help=problems.HELP)] = "published",
+    problem: Annotated[str, typer.Option(help=problem_argument.HELP)] = "published",
     device: Annotated[str, typer.Option(help="cuda or cpu; cuda where torch has it.", show_default=False)] = "",
     probe: Annotated[
         list[str] | None, typer.Option(help="Probe to run, repeatable; ncu where none is named.", show_default=False)

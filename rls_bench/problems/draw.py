@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from rls_bench.attention import bind
+from rls_bench.problems.binding import bind
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
