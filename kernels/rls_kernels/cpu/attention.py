@@ -51,9 +51,8 @@ def steered_attention(
     if not return_stats:
         return out
     rows = rows.detach()
-    lse, lse_steered = rows[lib.LSE], rows[lib.LSE_STEERED]
-    kl = lse_steered - lse - strength.detach() * rows[lib.MEAN_BIAS]
-    return out, RowStatistics(lse, lse_steered, rows[lib.ENTROPY], rows[lib.ENTROPY_STEERED], kl)
+    planes = (lib.LSE, lib.LSE_STEERED, lib.ENTROPY, lib.ENTROPY_STEERED, lib.DIVERGENCE)
+    return out, RowStatistics(*(rows[plane] for plane in planes))
 
 
 # Defined by schema: the wrapper of torch.library.custom_op costs more than a short decode step itself.
