@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from rls_kernels.cpu import attention, build, launch, library
 
+from rls_bench.backends.derivatives import differentiable, refuse_tangents
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, LayerCall, Result, Support, no
 from rls_bench.errors import BackendUnavailable
 from rls_bench.problems.inputs import Inputs
@@ -38,6 +39,7 @@ class Cpu(Backend):
         if not torch.compiler.is_compiling():
             _load()
         problem = inputs.problem
+        refuse_tangents(self.name, inputs)
 
         def call() -> Result:
             result = attention.steered_attention(
@@ -53,7 +55,7 @@ class Cpu(Backend):
                 return_stats=problem.return_stats,
             )
             if problem.return_stats:
-                return result[0], AttentionStats(*result[1])
+                return result[0], differentiable(inputs, AttentionStats(*result[1]))
             return result
 
         return call

@@ -55,6 +55,17 @@ class Inputs:
             mask = padding if mask is None else mask & padding
         return mask
 
+    def without_padding(self) -> tuple[Tensor, Tensor]:
+        """Key and value with zeros past ``key_lengths``: for kernels whose weight of 0 would meet a NaN that lies there.
+
+        The tensors themselves where there are no lengths; else copies, which take a pass over both.
+        """
+        if self.key_lengths is None:
+            return self.key, self.value
+        padding = torch.arange(self.problem.key_length, device=self.key.device) >= self.key_lengths[:, None]
+        padding = padding[:, None, :, None]
+        return self.key.masked_fill(padding, 0.0), self.value.masked_fill(padding, 0.0)
+
     def may_hide_whole_rows(self) -> bool:
         """Whether some query may have no visible key at all, judged without reading a tensor's values."""
         problem = self.problem

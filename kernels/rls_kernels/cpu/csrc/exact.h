@@ -11,6 +11,8 @@
 namespace rls::RLS_ISA {
 
 constexpr int64_t WIDEST = 256;
+// Beyond this size, in powers of two, a steered score's rounding shows: 2^-24 of it is 1e-3 of a weight.
+constexpr float MOST_SCORE = 16384;
 
 template <int DTYPE>
 class ExactRow {
@@ -118,7 +120,8 @@ class ExactRow {
 template <int DTYPE>
 inline void finish_row(const rls_call& call, int64_t batch, int64_t head, int64_t query, float* row, int64_t width,
                        const RowSums& sums, const Floor* floor) {
-    bool is_right = finish_output(row, width, call.eps, sums, floor) && sums.weight > 0;
+    bool is_right = finish_output(row, width, call.eps, sums, floor) && sums.weight > 0 &&
+                    fabsf(sums.reference) <= MOST_SCORE;
     if (floor || call.want_rows == RLS_ALL_ROWS) is_right &= is_fine(logs_of(sums)) && sums.plain_bias * 0 == 0;
     if (!is_right) [[unlikely]]
         return ExactRow<DTYPE>(call, batch, head, query).write();
