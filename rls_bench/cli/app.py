@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from rls_bench.cli import choose, compare, conformance, doctor, evaluate, inspect, profile, report, run, show, sweep
 from rls_bench.cli import list as listing
-from rls_bench.errors import RlsBenchError
+from rls_bench.cli.main import main
+
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="rls-bench",
@@ -37,12 +37,3 @@ app.command("inspect")(inspect.inspect)
 app.command("profile")(profile.profile)
 app.command("report")(report.report)
 app.command("sweep")(sweep.sweep)
-
-
-def main() -> None:
-    """Entry point of ``rls-bench``: errors of ours become one line on stderr and exit code 2."""
-    try:
-        app()
-    except RlsBenchError as error:
-        print(f"rls-bench: {error}", file=sys.stderr)
-        sys.exit(2)

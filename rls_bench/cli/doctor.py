@@ -18,15 +18,15 @@ class Finding(NamedTuple):
 
 def doctor() -> None:
     """Show the machine, the versions, what is missing and the line that mends it."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from rls_bench.cli.console import Console
 
     table = Table()
     for column in ("what", "found", "to mend"):
         table.add_column(column, overflow="fold")
     for finding in findings():
-        table.add_row(finding.what, escape(finding.found), escape(finding.mend))
+        table.add_row(*finding)
     Console().print(table)
 
 

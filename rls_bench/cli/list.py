@@ -5,11 +5,11 @@ from __future__ import annotations
 
 def list_backends() -> None:
     """List the backends: available here, or why not."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from rls_bench.backends import registry
+    from rls_bench.cli.console import Console
     from rls_bench.errors import BackendUnavailable
 
     table = Table()
@@ -19,14 +19,14 @@ def list_backends() -> None:
         try:
             backend = registry.get(name)
         except BackendUnavailable as error:
-            table.add_row(name, "[red]broken[/]", "", escape(str(error)))
+            table.add_row(name, Text("broken", "red"), "", str(error))
             continue
         available, measurable = backend.available(), backend.measurable()
         if not available:
-            here, why = "[dim]unavailable[/]", available.reason
+            here, why = Text("unavailable", "dim"), available.reason
         elif not measurable:
-            here, why = "[yellow]agreement only[/]", measurable.reason
+            here, why = Text("agreement only", "yellow"), measurable.reason
         else:
-            here, why = "[green]measured[/]", ""
-        table.add_row(name, here, backend.summary, escape(why))
+            here, why = Text("measured", "green"), ""
+        table.add_row(name, here, backend.summary, why)
     Console().print(table)

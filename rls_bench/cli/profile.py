@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rls_bench.cli import problems
+from rls_bench.cli import documents, problems
 
 if TYPE_CHECKING:
     from rls_bench.backends.interface import Call
@@ -46,7 +46,7 @@ def profile(
     if output is Format.json:
         import json
 
-        typer.echo(json.dumps(figures, indent=2))
+        documents.write_json(json.dumps(figures, indent=2, allow_nan=False))
     else:
         _print_tables(figures)
 
@@ -102,19 +102,18 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
 
 
 def _print_tables(figures: dict[str, Measures]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from rls_bench.cli.console import Console
 
     console = Console()
     for title, measures in figures.items():
-        # Kernel names hold brackets that rich would take for its own markup.
-        console.print(Text(title, style="bold"), soft_wrap=True)
+        console.print(title, style="bold", soft_wrap=True)
         table = Table()
         table.add_column("figure")
         table.add_column("value", justify="right")
         for name, value in measures.items():
-            table.add_row(name, Text(_written(value)))
+            table.add_row(name, _written(value))
         console.print(table)
 
 

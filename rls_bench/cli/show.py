@@ -10,10 +10,9 @@ import typer
 
 def show(files: Annotated[list[Path], typer.Argument(help="Results files, JSON lines.")]) -> None:
     """Print the tables of recorded runs; lines that cannot be read are named and skipped."""
-    from rich.console import Console
-
     from rls_bench import record
     from rls_bench.cli import tables
+    from rls_bench.cli.console import Console
 
     console = Console()
     skipped: list[record.Skipped] = []
@@ -25,11 +24,11 @@ def show(files: Annotated[list[Path], typer.Argument(help="Results files, JSON l
             seen.add(first.run)
             commit = f", commit {first.commit[:12]}" if first.commit else ""
             console.print(
-                f"\n[bold]run {first.run}[/], {first.created}, {first.machine.title}{commit}", highlight=False
+                f"\nrun {first.run}, {first.created}, {first.machine.title}{commit}", style="bold", soft_wrap=True
             )
         tables.show(console, group, first.noise_floor)
-        console.print(tables.verdict(group, first.noise_floor), highlight=False, soft_wrap=True)
+        console.print(tables.verdict(group, first.noise_floor), soft_wrap=True)
     for bad in skipped:
-        console.print(f"[yellow]{bad.path}, line {bad.line}: skipped: {bad.reason}[/]", soft_wrap=True)
+        console.print(f"{bad.path}, line {bad.line}: skipped: {bad.reason}", style="yellow", soft_wrap=True)
     if not records:
         console.print("no records")
