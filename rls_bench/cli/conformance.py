@@ -51,7 +51,7 @@ def _faults(console: Console, name: str, device: str) -> int:
     """Print the outcome of every case of one backend; how many do not conform."""
     import os
 
-    from rls_bench import conformance as suite
+    from rls_bench.agreement import conformance as suite
     from rls_bench.backends import registry
     from rls_bench.backends.interface import Backend
     from rls_bench.errors import BackendUnavailable

@@ -10,9 +10,9 @@ import typer
 
 def show(files: Annotated[list[Path], typer.Argument(help="Results files, JSON lines.")]) -> None:
     """Print the tables of recorded runs; lines that cannot be read are named and skipped."""
-    from rls_bench import record
     from rls_bench.cli import tables
     from rls_bench.cli.console import Console
+    from rls_bench.records import record
 
     console = Console()
     skipped: list[record.Skipped] = []
