@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 # What may begin a formula in Excel, LibreOffice and Google Sheets (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t")
 _MARKDOWN = str.maketrans({sign: "\\" + sign for sign in "\\`*_[]|~"})
 
 
