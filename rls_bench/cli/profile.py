@@ -80,6 +80,7 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
     from rls_bench.backends import registry as backends
     from rls_bench.errors import BackendUnavailable, BackendUnsupported, ProbeUnavailable
     from rls_bench.probes import registry
+    from rls_bench.probes.interface import finite
     from rls_bench.problems import draw
 
     chosen = [registry.get(name) for name in probes]
@@ -98,7 +99,7 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
         return kernel.prepare(draw.draw(problem))
 
     # Prepared by the first probe that calls it: those of Nsight prepare their own in another process.
-    return {each.name: each.measure(lambda: prepared()(), backend, problem) for each in chosen}
+    return {each.name: finite(each.measure(lambda: prepared()(), backend, problem)) for each in chosen}
 
 
 def _print_tables(figures: dict[str, Measures]) -> None:
