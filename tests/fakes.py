@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 def attention(inputs: Inputs) -> Tensor:
@@ -183,7 +183,7 @@ class Threading(Healthy):
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        if _called_by("rls_bench.agreement"):
+        if _called_by("rls_bench.agreement.judgement"):
             thread.join()
         return output
 
@@ -203,7 +203,7 @@ class InPlace(Healthy):
         query = inputs.query.clone()
 
         def call() -> Tensor:
-            if _called_by("rls_bench.agreement"):
+            if _called_by("rls_bench.agreement.judgement"):
                 return attention(inputs)
             inputs.query.copy_(query)
             return inputs.query.copy_(attention(inputs))

@@ -7,8 +7,8 @@ from rls_kernels.cpu import attention, build, launch, library
 
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, LayerCall, Result, Support, no
 from rls_bench.errors import BackendUnavailable
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 _WIDEST_HEAD = 256
 

@@ -10,8 +10,8 @@ import torch
 
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Support, no
 from rls_bench.errors import BackendUnavailable
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 _INTERPRETED = "runs in Triton's interpreter here: correct, never timed"
 _WIDEST_HEAD = 256

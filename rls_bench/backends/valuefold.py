@@ -6,8 +6,8 @@ from rls_baselines.valuefold import EXTRA_COLUMNS, key_weights, value_folded_att
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 class ValueFold(Backend):

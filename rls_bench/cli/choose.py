@@ -55,10 +55,11 @@ def choose(
     limits = (max_error, None if max_memory is None else size(max_memory))
     from rich.console import Console
 
-    from rls_bench import policy_file, record
     from rls_bench.choose import Limits, as_policy, gather
     from rls_bench.choose import choose as decide_all
     from rls_bench.errors import PolicyError, RecordError
+    from rls_bench.policy import file as policy_file
+    from rls_bench.records import record
 
     skipped: list[record.Skipped] = []
     records = [entry for path in files for entry in record.read(path, skipped)]

@@ -53,7 +53,7 @@ def _faults(console: Console, name: str, device: str) -> int:
 
     from rich.text import Text
 
-    from rls_bench import conformance as suite
+    from rls_bench.agreement import conformance as suite
     from rls_bench.backends import registry
     from rls_bench.backends.interface import Backend
     from rls_bench.errors import BackendUnavailable

@@ -32,7 +32,7 @@ def doctor() -> None:
 
 def findings() -> list[Finding]:
     """Everything that ``doctor`` looks at."""
-    from rls_bench.host import current
+    from rls_bench.machines.host import current
 
     machine = current()
     return [

@@ -70,8 +70,9 @@ def _plan(
     race: bool,
     probes: list[str] | None,
 ) -> Plan:
-    from rls_bench import host, suites
     from rls_bench.backends import registry
+    from rls_bench.machines import host
+    from rls_bench.problems import suites
     from rls_bench.runner import Plan
 
     device = host.device()

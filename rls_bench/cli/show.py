@@ -12,8 +12,8 @@ def show(files: Annotated[list[Path], typer.Argument(help="Results files, JSON l
     """Print the tables of recorded runs; lines that cannot be read are named and skipped."""
     from rich.console import Console
 
-    from rls_bench import record
     from rls_bench.cli import tables
+    from rls_bench.records import record
 
     console = Console()
     skipped: list[record.Skipped] = []

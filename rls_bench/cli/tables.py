@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from rls_bench.record import Question, Record
-    from rls_bench.statistics import Interval
+    from rls_bench.records.record import Question, Record
+    from rls_bench.records.statistics import Interval
 
 FLOOR = "unsteered"
 # Each of these says that a backend is broken, not that this machine or problem is beyond it.
@@ -109,7 +109,7 @@ def _questions(records: Sequence[Record]) -> list[Question]:
 
 
 def _latency(record: Record, question: Question) -> Interval | None:
-    from rls_bench.statistics import median_interval
+    from rls_bench.records.statistics import median_interval
 
     launches = [samples for samples in record.samples_ns.get(question, []) if samples]
     return median_interval(launches) if launches else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from rls_bench.backends.interface import Call, Support
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 # Figures by name, units in the name (``dram_read_bytes``, ``call_ns``); None where the figure is missing.
 Measures = dict[str, float | str | None]

@@ -8,14 +8,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from rls_bench import driver
 from rls_bench.backends import registry
 from rls_bench.backends.interface import YES, Call, Support, no
 from rls_bench.errors import DriverError, ProbeUnavailable, ProfileError
+from rls_bench.machines import nvidia
 from rls_bench.probes import ncu_csv, ncu_metrics, ncu_rep, nvml, one_call
 from rls_bench.probes.interface import Measures
 from rls_bench.probes.ncu_failure import explain
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 _TIMEOUT_SECONDS = 600
 _ELSEWHERE = "or read a report made elsewhere: rls-bench profile --import FILE"
@@ -34,7 +34,7 @@ class NcuProbe:
         if shutil.which("ncu") is None:
             return no(f"Nsight Compute's ncu is not on PATH; install nsight-compute, {_ELSEWHERE}")
         try:
-            with driver.gpu():
+            with nvidia.gpu():
                 return YES
         except DriverError as error:
             return no(f"{error}; {_ELSEWHERE}")

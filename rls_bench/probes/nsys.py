@@ -17,7 +17,7 @@ from rls_bench.errors import ProfileError
 from rls_bench.probes import one_call, timeline
 from rls_bench.probes.interface import Measures
 from rls_bench.probes.timeline import WINDOW, Span
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 _TIMEOUT_SECONDS = 600
 

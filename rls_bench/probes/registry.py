@@ -8,7 +8,7 @@ from typing import cast
 from rls_bench.backends.interface import Call
 from rls_bench.errors import ProbeError, UnknownProbe
 from rls_bench.probes.interface import Measures, Probe
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 _NAMES = ("memory", "model", "ncu", "nsys", "nvml", "perf", "roofline")
 

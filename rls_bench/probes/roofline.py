@@ -13,7 +13,7 @@ from functools import cache, partial
 
 from rls_bench.backends.interface import YES, Call, Support
 from rls_bench.probes.interface import Measures
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 from rls_bench.timing.ahead import Ahead
 
 # Well past any last-level cache here: 96 MiB on the largest desktop chips, 128 MiB on the largest GPUs.

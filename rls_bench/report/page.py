@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from rls_bench.report import figures
-from rls_bench.report.frame import Results
+from rls_bench.report.results import Results
 from rls_bench.report.sections import sections
 
 # An image sees the page's colour scheme, so its ink can follow it.

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rls_bench.report import figures
-from rls_bench.report.frame import Results
 from rls_bench.report.palette import FLOOR
+from rls_bench.report.results import Results
 from rls_bench.report.tables import Column, Table, table
 from rls_bench.report.verdict import decided, lead, verdicts
 

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from rls_bench.errors import RlsBenchError
 from rls_bench.report import figures
-from rls_bench.report.frame import Results
+from rls_bench.report.results import Results
 from rls_bench.report.sections import sections
 from rls_bench.report.tables import Table
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rls_bench.problem import Problem
-from rls_bench.record import Question, Status
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Question, Status
+from rls_bench.records.statistics import Interval, median_interval
 from rls_bench.runner import journal
-from rls_bench.statistics import Interval, median_interval
 
 # What every cell gets in every launch, whatever the budget says; one that an earlier launch raced out gets fewer.
 LEAST_SAMPLES = 3

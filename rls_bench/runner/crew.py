@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
 
-from rls_bench.record import Question
+from rls_bench.records.record import Question
 from rls_bench.runner import messages, nursery, process
 from rls_bench.runner.nursery import Nursery
 from rls_bench.runner.process import Worker, WorkerLost

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rls_bench.problem import Problem
-from rls_bench.record import Question, Record
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Question, Record
 
 QUESTIONS: dict[str, tuple[Question, ...]] = {"cpu": ("warm", "cold"), "cuda": ("warm", "cold", "graph", "host")}
 

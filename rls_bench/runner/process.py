@@ -10,7 +10,7 @@ import tempfile
 import time
 from contextlib import ExitStack, suppress
 
-from rls_bench.record import Status
+from rls_bench.records.record import Status
 from rls_bench.runner import messages
 from rls_bench.runner.messages import Channel, Closed
 from rls_bench.runner.nursery import Forked, Nursery

@@ -14,10 +14,10 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from rls_bench import record
 from rls_bench.backends import registry
 from rls_bench.errors import RecordError
-from rls_bench.record import Question, Status
+from rls_bench.records import record
+from rls_bench.records.record import Question, Status
 from rls_bench.runner import journal, messages, provenance
 from rls_bench.runner.board import TWIN, Board, backend_of
 from rls_bench.runner.cell import Cell, race

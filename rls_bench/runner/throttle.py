@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rls_bench import driver
 from rls_bench.errors import DriverError
+from rls_bench.machines import nvidia
 
 LEAST_OF_LOCKED = 0.96
 LEAST_OF_DEFAULT = 0.75
@@ -68,7 +68,7 @@ class ClockWatch:
             self._readings.extend(self._decoder.decode(line) for line in lines)
 
 
-def watch(gpu: driver.Gpu) -> Reading | None:
+def watch(gpu: nvidia.Gpu) -> Reading | None:
     """One reading; None where the GPU doesn't tell its clocks."""
     clock, reasons = gpu.sm_clock_mhz(), gpu.event_reasons() or ()
     locked = gpu.application_sm_clock_mhz() if "application clocks" in reasons else None
@@ -82,7 +82,7 @@ def watch(gpu: driver.Gpu) -> Reading | None:
 def main() -> None:
     """Write readings until the coordinator is gone."""
     try:
-        with driver.gpu() as gpu:
+        with nvidia.gpu() as gpu:
             # The coordinator never writes: its end of the pipe becomes readable when it dies.
             while not select.select([sys.stdin], [], [], _PERIOD_SECONDS)[0]:
                 if (reading := watch(gpu)) is not None:

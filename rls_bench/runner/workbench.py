@@ -14,14 +14,15 @@ from rls_bench.timing import clock
 
 import torch  # isort: skip
 
-from rls_bench import agreement, host
+from rls_bench import agreement
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend, Support
 from rls_bench.errors import BackendError
-from rls_bench.inputs import Inputs
+from rls_bench.machines import host
 from rls_bench.probes.registry import observe
-from rls_bench.problem import Problem
-from rls_bench.record import Question, Status
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Question, Status
 from rls_bench.runner import honesty, messages
 from rls_bench.runner.honesty import Finding
 from rls_bench.runner.kernels import kernels_of

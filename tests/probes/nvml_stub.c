@@ -1,4 +1,4 @@
-/* A libnvidia-ml.so.1 for machines without a GPU: enough for nvidia-ml-py and rls_bench.driver.
+/* A libnvidia-ml.so.1 for machines without a GPU: enough for nvidia-ml-py and rls_bench.machines.nvidia.
  *
  * It has one GPU that draws STUB_WATTS (default 300) at STUB_SM_MHZ (1700). STUB_FAIL is a comma-separated list of
  * function=code: that function returns that NVML code, from its STUB_FAIL_AFTER-th call on (default 0, at once).

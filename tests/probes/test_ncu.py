@@ -15,7 +15,7 @@ import pytest
 
 from rls_bench.errors import ProbeUnavailable, ProfileError
 from rls_bench.probes import ncu, ncu_metrics, nvml, one_call
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 PROBLEM = Problem(1, 2, 1, 7, 9, 16, 16, device="cuda", inputs="random")
 
@@ -49,7 +49,7 @@ class FakeGpu:
 
 PROFILE = f"""
 from rls_bench.probes import registry
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 answer = registry.observe("ncu", None, "eager", {PROBLEM!r})
 """
 

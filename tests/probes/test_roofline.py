@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rls_bench.probes import roofline
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 # 2.1 GFLOP on 4 MiB: far to the right of any ridge here.
 COMPUTE = Problem(1, 8, 8, 1024, 1024, 64, 64)

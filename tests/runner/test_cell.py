@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 from rls_bench.runner import journal
 from rls_bench.runner.cell import Cell, stopped
 

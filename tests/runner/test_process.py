@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 from rls_bench.runner import messages
 from rls_bench.runner.nursery import Nursery
 from rls_bench.runner.process import Worker, WorkerLost, environment

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 from rls_bench.runner import messages
 from rls_bench.runner.shared import SharedInputs
 from rls_bench.runner.workbench import Workbench

@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rls_bench.attention import bind
-from rls_bench.inputs import Inputs
+from rls_bench.problems.binding import bind
+from rls_bench.problems.inputs import Inputs
 
 LENGTHS = (1, 7, 63, 111, 129)
 

@@ -6,10 +6,10 @@ import pytest
 from drawn_records import problem
 from faulty_backends import Right
 
-from rls_bench import dispatch
 from rls_bench.backends import registry
 from rls_bench.backends.interface import YES, Support, no
 from rls_bench.errors import BackendUnavailable
+from rls_bench.policy import dispatch
 
 
 class Counting(Right):

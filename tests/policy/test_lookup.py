@@ -12,9 +12,11 @@ import torch
 from drawn_records import problem
 
 import rls_bench
-from rls_bench import host, policy, policy_file
 from rls_bench.errors import BackendUnsupported, PolicyError
-from rls_bench.policy_file import Policy, Rule
+from rls_bench.machines import host
+from rls_bench.policy import file as policy_file
+from rls_bench.policy import lookup as policy
+from rls_bench.policy.file import Policy, Rule
 
 
 @pytest.fixture(autouse=True)

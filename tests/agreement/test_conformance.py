@@ -7,10 +7,10 @@ from dataclasses import replace
 import faulty_backends as faulty
 import pytest
 
-from rls_bench import conformance
+from rls_bench.agreement import conformance
+from rls_bench.agreement.conformance import CASES, EMPTY_ROW, SIDE_BY_SIDE
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend
-from rls_bench.conformance import CASES, EMPTY_ROW, SIDE_BY_SIDE
 
 # flex compiles anew for each shape, Triton's interpreter takes minutes: both have agreement tests of their own.
 OURS = sorted(set(registry.names()) - {"flex", "triton"})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rls_bench.problem import DType, Problem
+from rls_bench.problems.problem import DType, Problem
 
 
 def names() -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rls_bench import policy as policies
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend
 from rls_bench.errors import BackendUnavailable, BackendUnsupported
-from rls_bench.problem import Problem
+from rls_bench.policy import lookup as policies
+from rls_bench.problems.problem import Problem
 
 # Named backends that were found available: asking again (for a compiler, a driver) would cost a decoding step more than
 # all else that a call does before its kernel. "auto" asks once, too.

@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from rls_bench import policy_file, record
 from rls_bench.errors import RecordError
-from rls_bench.machine import Machine
-from rls_bench.problem import Problem
-from rls_bench.record import Record, Skipped
+from rls_bench.machines.machine import Machine
+from rls_bench.policy import file as policy_file
+from rls_bench.problems.problem import Problem
+from rls_bench.records import record
+from rls_bench.records.record import Record, Skipped
+from rls_bench.records.statistics import Launches, median_interval, ratio_interval
 from rls_bench.report.palette import FLOOR, Look, look
-from rls_bench.statistics import Launches, median_interval, ratio_interval
 
 # Probe figures that become columns: column -> probe and its figure.
 PROBED = {

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from rls_bench.attention import bind
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.binding import bind
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 # Relative noise on tiled tensors, so that no two tiles are the same.
 _JITTER = 0.05

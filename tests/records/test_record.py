@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rls_bench import record
-from rls_bench.machine import Machine
-from rls_bench.problem import Problem
+from rls_bench.machines.machine import Machine
+from rls_bench.problems.problem import Problem
+from rls_bench.records import record
 
 MACHINE = Machine("cpu", ("avx2",), 2, 2, 1 << 30, "Linux", "3.11", "2.13.0")
 PROBLEM = Problem(1, 4, 2, 7, 9, 16, 16)
@@ -66,7 +66,7 @@ sys.path[:0] = {path!r}
 import subprocess
 import sys
 from dataclasses import replace
-from rls_bench import record
+from rls_bench.records import record
 first = next(record.read(Path({out!r})))
 if {limit}:
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import torch
 
-from rls_bench import agreement
+from rls_bench.agreement import judgement
 from rls_bench.backends.interface import Backend, Support
-from rls_bench.draw import draw
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.draw import draw
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 # Gradients are held against the oracle's in float32: their norms may differ by this share.
 _GRADIENT_TOLERANCE = 2e-4
@@ -140,7 +140,7 @@ def _fault(backend: Backend, problem: Problem) -> str:
         lengths[0] = 0
         inputs = replace(inputs, key_lengths=lengths)
     with torch.no_grad():
-        verdict = agreement.check(backend, inputs)
+        verdict = judgement.check(backend, inputs)
     if not verdict.passed:
         return verdict.reason
     return _wrong_gradient(backend, inputs) if problem.requires_grad else ""
@@ -153,7 +153,7 @@ def _mixes_up_calls(backend: Backend, inputs: Inputs, others: Inputs) -> str:
         call()
     for call, its_own in calls:
         judged = its_own if backend.steers else replace(its_own, strength=torch.zeros_like(its_own.strength))
-        if not agreement.judge(judged, call()).passed:
+        if not judgement.judge(judged, call()).passed:
             return "a prepared call gave another result once a second one was prepared"
     return ""
 
@@ -165,7 +165,7 @@ def _mixes_up_layers(backend: Backend, inputs: Inputs, others: Inputs) -> str:
         operands = (layer.query, layer.key, layer.value)
         strength = inputs.strength if backend.steers else torch.zeros_like(inputs.strength)
         judged = replace(inputs.with_operands(*operands), strength=strength)
-        if not agreement.judge(judged, call(*operands)).passed:
+        if not judgement.judge(judged, call(*operands)).passed:
             return "a call prepared for layers gave another result than one prepared for the layer alone"
     return ""
 
@@ -177,8 +177,8 @@ def _wrong_gradient(backend: Backend, inputs: Inputs) -> str:
     generator = torch.Generator().manual_seed(0)
     shape = (problem.batch, problem.query_heads, problem.query_length, problem.value_dim)
     output_gradient = torch.randn(shape, generator=generator).to(inputs.query.device)
-    found = agreement.gradients(backend, inputs, output_gradient)
-    wanted = agreement.oracle_gradients(inputs, output_gradient)
+    found = judgement.gradients(backend, inputs, output_gradient)
+    wanted = judgement.oracle_gradients(inputs, output_gradient)
     # Plain attention has no gradient to give for what it ignores.
     operands = wanted if backend.steers else ("query", "key", "value")
     for operand in operands:

@@ -20,8 +20,8 @@ from rls_baselines.reference import OracleResult, steered_attention_oracle
 from torch import Tensor
 
 from rls_bench.backends.interface import AttentionStats, Backend, Call
-from rls_bench.inputs import Inputs
-from rls_bench.record import Agreement
+from rls_bench.problems.inputs import Inputs
+from rls_bench.records.record import Agreement
 
 # A backend may err twice as much as the floor, and in float32 by 1e-6 more.
 FLOOR_FACTOR = 2.0

@@ -12,8 +12,8 @@ from typing import Literal
 import msgspec
 
 from rls_bench.errors import RecordError
-from rls_bench.machine import Machine
-from rls_bench.problem import Problem
+from rls_bench.machines.machine import Machine
+from rls_bench.problems.problem import Problem
 
 SCHEMA = 1
 

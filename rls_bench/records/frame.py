@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rls_bench.errors import RecordError
-from rls_bench.machine import Machine
-from rls_bench.problem import Problem
-from rls_bench.record import SCHEMA, Skipped
+from rls_bench.machines.machine import Machine
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import SCHEMA, Skipped
 
 if TYPE_CHECKING:
     import pandas as pd

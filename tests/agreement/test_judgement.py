@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from rls_bench import agreement
-from rls_bench.attention import bind
+from rls_bench.agreement import judgement
 from rls_bench.backends import registry
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Support
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.binding import bind
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 def inputs(dtype: torch.dtype = torch.float32, return_stats: bool = False) -> Inputs:
@@ -144,7 +145,7 @@ def test_the_heap_is_poisoned_in_every_dtype_and_left_as_it_was(dtype: torch.dty
 
 
 def test_a_large_problem_is_judged_on_rows_that_hold_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement, "_MOST_SCORES", 2 * 33 * 5)
+    monkeypatch.setattr(judgement, "_MOST_SCORES", 2 * 33 * 5)
     rows = agreement.sample_rows(inputs())
     assert len(rows) == 5
     assert (int(rows[0]), int(rows[-1])) == (0, 32)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 
 @dataclass(frozen=True)

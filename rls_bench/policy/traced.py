@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from rls_bench import dispatch
 from rls_bench.backends import registry
 from rls_bench.errors import BackendUnsupported
-from rls_bench.problem import Problem
+from rls_bench.policy import dispatch
+from rls_bench.problems.problem import Problem
 
 
 # The registry and the policy are entry points and files, nothing that a trace could hold: their answer is a constant

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from rls_bench.problem import Problem
+    from rls_bench.problems.problem import Problem
 
 HELP = (
     "SUITE or SUITE:NUMBER (published, standard:3), or fields such as "
@@ -21,7 +21,7 @@ def parse(text: str, device: str) -> Problem:
 
 
 def _from_suite(text: str, device: str) -> Problem:
-    from rls_bench import suites
+    from rls_bench.problems import suites
 
     name, _, number = text.partition(":")
     try:
@@ -39,7 +39,7 @@ def _from_fields(text: str, device: str) -> Problem:
 
     import msgspec
 
-    from rls_bench.problem import Problem
+    from rls_bench.problems.problem import Problem
 
     known = [field.name for field in dataclasses.fields(Problem)]
     given: dict[str, object] = {"batch": 1, "device": device}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rls_bench import statistics
+from rls_bench.records import statistics
 
 
 def launches(

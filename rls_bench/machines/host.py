@@ -9,9 +9,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rls_bench import driver
 from rls_bench.errors import DriverError
-from rls_bench.machine import Machine
+from rls_bench.machines import nvidia
+from rls_bench.machines.machine import Machine
 
 # Instruction sets that change which kernel runs, as Linux spells them.
 _ISA_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
@@ -67,7 +67,7 @@ def _gpu() -> dict[str, object]:
 def _driver(uuid: str) -> dict[str, object]:
     """What only the driver's library knows; nothing where it is missing or refuses."""
     try:
-        with driver.gpu(uuid) as gpu:
+        with nvidia.gpu(uuid) as gpu:
             return {
                 "driver": gpu.driver(),
                 "sm_clock_mhz": gpu.max_sm_clock_mhz(),

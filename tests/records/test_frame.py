@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rls_bench import frame, record
-from rls_bench.machine import Machine
-from rls_bench.problem import Problem
+from rls_bench.machines.machine import Machine
+from rls_bench.problems.problem import Problem
+from rls_bench.records import frame, record
 
 MACHINE = Machine("cpu", ("avx2",), 2, 2, 1 << 30, "Linux", "3.11", "2.13.0")
 PROBLEM = Problem(1, 4, 2, 7, 9, 16, 16, name="tiny")

@@ -19,12 +19,13 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 
-from rls_bench import host, policy_file
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend, no
 from rls_bench.errors import BackendError, BackendUnsupported, PolicyError
-from rls_bench.policy_file import Policy, Rule
-from rls_bench.problem import Problem
+from rls_bench.machines import host
+from rls_bench.policy import file as policy_file
+from rls_bench.policy.file import Policy, Rule
+from rls_bench.problems.problem import Problem
 
 VARIABLE = "RLS_BENCH_POLICY"
 
