@@ -1,7 +1,7 @@
 """A device with a queue and a host of its own pace, in place of ``torch.cuda``: what the stopwatches are tested on.
 
-Times are in nanoseconds. The host's clock advances as it launches, the device's as it works: a kernel starts once it has
-been launched and the one before it has ended, and past ``queue`` pending launches the host waits.
+Times are in nanoseconds. The host's clock advances as it launches, the device's as it works: a kernel starts once it
+has been launched and the one before it has ended, and past ``queue`` pending launches the host waits.
 """
 
 from __future__ import annotations

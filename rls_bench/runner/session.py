@@ -97,8 +97,6 @@ class Session:
     def run(self) -> Summary:
         """Measure until every cell has what it wants or the budget ends, then write the records."""
         interrupted = False
-        if any(problem.device == "cuda" for problem in self._plan.problems):
-            self._watch = ClockWatch()
         before = steadiness.read([os.getpid()])
         try:
             self._measure()
@@ -109,6 +107,7 @@ class Session:
             raise
         finally:
             if self._watch is not None:
+                self._warnings += [complaint] if (complaint := self._watch.complaint()) else []
                 self._watch.stop()
         # The workers' time is this process's own, once they are reaped.
         self._warnings += steadiness.complaints(before, steadiness.read([os.getpid()]), steadiness.clock_share())
@@ -150,6 +149,8 @@ class Session:
                 continue
             if self._board.machine is None:
                 self._note(journal.Met(answer.machine))
+            if self._watch is None and any(problem.device == "cuda" for problem in self._plan.problems):
+                self._watch = ClockWatch(answer.machine.gpu_uuid or "")
             for cell in cells:
                 if not answer.available.yes:
                     self._end(cell, "unavailable", answer.available.reason)
