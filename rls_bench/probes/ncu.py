@@ -97,8 +97,9 @@ def command(backend: str, problem: Problem, compute_capability: tuple[int, int],
 def environment(backend: str, home: str) -> dict[str, str]:
     """This process's variables and the backend's, with HOME elsewhere: ncu fills ``$HOME/Documents``."""
     ours = dict(os.environ)
-    # Compiled kernels stay where they are, or the call would be compiled anew.
+    # Compiled kernels and tuned choices stay where they are, or the call would be compiled and tuned anew.
     ours.setdefault("TRITON_CACHE_DIR", str(Path.home() / ".triton" / "cache"))
+    ours.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     return {**ours, **registry.get(backend).environment(), "HOME": home}
 
 

@@ -172,9 +172,11 @@ class Session:
         """Have each worker check its cell: what a call took in nanoseconds, by label, where it is to be timed.
 
         Compilers and interpreters work beside the others, for nothing is timed meanwhile. They begin once one of the
-        others has left the inputs and the oracle's answer for all, which nobody writes to afterwards.
+        others has left the inputs and the oracle's answer for all, which nobody writes to afterwards. Where others
+        measure as they prepare, by probes or, on a GPU, by tuning, they work alone.
         """
-        slow = [cell for cell in cells if cell.label in crew.slow]
+        beside = not self._plan.probes and all(cell.problem.device == "cpu" for cell in cells)
+        slow = [cell for cell in cells if beside and cell.label in crew.slow]
         call_ns: dict[str, int] = {}
         waiting: list[tuple[Cell, messages.Prepare]] = []
         for cell in [cell for cell in cells if cell not in slow]:
