@@ -113,8 +113,9 @@ def environment(backend: str, home: str) -> dict[str, str]:
     In the C locale ncu writes numbers with a decimal point and nothing between thousands.
     """
     ours = dict(os.environ)
-    # Compiled kernels stay where they are, or the call would be compiled anew.
+    # Compiled kernels and tuned choices stay where they are, or the call would be compiled and tuned anew.
     ours.setdefault("TRITON_CACHE_DIR", str(Path.home() / ".triton" / "cache"))
+    ours.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     return {**ours, **registry.get(backend).environment(), "HOME": home, "LC_ALL": "C"}
 
 
