@@ -23,7 +23,7 @@ class ValueFold(Backend):
     """
 
     name = "valuefold"
-    summary = "exp(λb) folded into the values of the flash kernel, exact eps"
+    summary = "exp(λb) folded into the flash kernel's values, exact eps"
     kernels = ("flash",)
 
     def supports(self, problem: Problem) -> Support:
