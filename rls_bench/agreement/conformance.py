@@ -185,6 +185,7 @@ def _wrong_gradient(backend: Backend, inputs: Inputs) -> str:
         if found[operand].shape != wanted[operand].shape:
             return f"gradient of {operand}: there is none"
         difference = (found[operand].cpu() - wanted[operand].cpu()).norm()
-        if not difference <= _GRADIENT_TOLERANCE * wanted[operand].norm().cpu().clamp_min(1e-3):
+        size = wanted[operand].norm().cpu().clamp_min(1e-3)
+        if not (size.isfinite() and difference <= _GRADIENT_TOLERANCE * size):
             return f"gradient of {operand} is off by {float(difference):.2g}"
     return ""

@@ -120,7 +120,7 @@ def _judge(found: Decision, objective: Objective, suite: str) -> Decision:
     if fewest < FEWEST_LAUNCHES:
         why = f"{chosen} was measured in {fewest} launches; wanted at least {FEWEST_LAUNCHES}"
         return replace(found, backend=None, why=why, settle=_command(suite, found.order[:2], FEWEST_LAUNCHES))
-    if objective == "latency" and found.regret_bound is not None and found.regret_bound > MOST_REGRET:
+    if objective == "latency" and found.regret_bound is not None and not found.regret_bound <= MOST_REGRET:
         why = f"{chosen} may be up to {found.regret_bound:.0%} slower than {rival}, for all that was measured"
         # The interval shrinks with the root of the launches.
         wanted = math.ceil(fewest * (found.regret_bound / MOST_REGRET) ** 2) + 1

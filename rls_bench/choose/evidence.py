@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -90,8 +91,10 @@ def _of_machine(records: list[Record], limits: Limits, question: Question) -> Ev
 
 
 def _add(cell: Cell, entry: Record, question: Question) -> None:
-    cell.noise_floor = max(cell.noise_floor, entry.noise_floor or 0.0)
-    launches = [samples for samples in entry.samples_ns.get(question, []) if samples and min(samples) > 0]
+    cell.noise_floor = max(cell.noise_floor, _most(0.0, entry.noise_floor) or 0.0)
+    launches = [
+        samples for samples in entry.samples_ns.get(question, []) if samples and all(0 < ns < math.inf for ns in samples)
+    ]
     if entry.status != "ok":
         cell.refused[entry.backend] = f"{entry.status}: {entry.reason}" if entry.reason else entry.status
         return
@@ -110,7 +113,8 @@ def _add(cell: Cell, entry: Record, question: Question) -> None:
 
 
 def _most(one: Figure | None, other: Figure | None) -> Figure | None:
-    known = [value for value in (one, other) if value is not None]
+    # NaN is neither the most nor known.
+    known = [value for value in (one, other) if value is not None and value == value]
     return max(known, default=None)
 
 
@@ -119,11 +123,11 @@ def _breach(candidate: Candidate, limits: Limits) -> str:
     if limits.max_error is not None:
         if candidate.error is None:
             return "error not measured"
-        if candidate.error > limits.max_error:
+        if not candidate.error <= limits.max_error:
             return f"error {candidate.error:.2g} above {limits.max_error:.2g}"
     if limits.max_bytes is not None:
         if candidate.peak_bytes is None:
             return "memory not measured"
-        if candidate.peak_bytes > limits.max_bytes:
+        if not candidate.peak_bytes <= limits.max_bytes:
             return f"{candidate.peak_bytes / 2**20:,.0f} MiB above {limits.max_bytes / 2**20:,.0f} MiB"
     return ""

@@ -165,6 +165,7 @@ def _log_medians(launches: list[list[float]]) -> list[float]:
     for samples in launches:
         ordered = sorted(samples)
         count = len(ordered)
-        if count and ordered[0] > 0:
+        # One that is NaN sorts anywhere.
+        if count and all(0 < sample < math.inf for sample in samples):
             medians.append(math.log((ordered[count // 2] + ordered[(count - 1) // 2]) / 2))
     return medians

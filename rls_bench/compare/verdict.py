@@ -190,6 +190,9 @@ def _verdict(pair: _Pair, centre: float, reach: float, significant: bool, thresh
     if fewest < FEWEST_LAUNCHES:
         return "AMBIGUOUS", f"{fewest} launch on one side; measure at least {FEWEST_LAUNCHES}, better 3"
     size, margin = abs(centre), math.log1p(threshold)
+    # Each test asks for what must be shown, so that NaN shows nothing.
+    if not math.isfinite(size + reach + pair.noise_floor):
+        return "AMBIGUOUS", "a latency or a noise floor that is no number; measure again"
     if size + reach < margin:
         return "SAME", ""
     if size - reach <= margin:
