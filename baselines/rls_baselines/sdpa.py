@@ -1,8 +1,8 @@
 """torch's attention kernels, each called by its own operator, and λ b as the additive mask that they take.
 
 ``torch.nn.attention.sdpa_kernel`` picks a kernel by switches of the whole process: another thread's calls see them, and
-two contexts that close in the wrong order leave them as no one set them. The operators skip the public function's checks,
-so what these kernels assume of strides and widths is made so here.
+two contexts that close in the wrong order leave them as no one set them. The operators skip the public function's
+checks, so what these kernels assume of strides and widths is made so here.
 
 Everywhere: query [B, Hq, Lq, D], key [B, Hkv, Lk, D], value [B, Hkv, Lk, Dv] of one dtype, Hq a multiple of Hkv; the
 result is ``softmax(scale q kᵀ + mask) v``, [B, Hq, Lq, Dv]. ``mask`` is additive and 4-D, its axes of 1 broadcast.
@@ -28,7 +28,9 @@ def flash_attention(
     """
     query, key, value = dense(query), dense(key), dense(value)
     if query.device.type == "cpu":
-        return _flash_on_cpu(query, key, value, 0.0, is_causal, attn_mask=None if mask is None else dense(mask), scale=scale)[0]
+        return _flash_on_cpu(
+            query, key, value, 0.0, is_causal, attn_mask=None if mask is None else dense(mask), scale=scale
+        )[0]
     if mask is not None:
         raise ValueError(f"mask: wanted None, since CUDA's flash kernel takes none; got shape {list(mask.shape)}")
     width = query.shape[-1]
@@ -36,7 +38,9 @@ def flash_attention(
     return _flash_on_cuda(query, key, value, 0.0, is_causal, False, scale=scale)[0][..., :width]
 
 
-def math_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float, is_causal: bool) -> Tensor:
+def math_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float, is_causal: bool
+) -> Tensor:
     """By the composite kernel, which materialises the scores; either a mask or ``is_causal``, top-left aligned."""
     grouped = query.shape[1] != key.shape[1]
     return _math(query, key, value, mask, 0.0, is_causal, None, scale=scale, enable_gqa=grouped)[0]

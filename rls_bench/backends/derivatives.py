@@ -1,4 +1,4 @@
-"""Derivatives that our fused kernels don't give themselves: of the statistics, worked out here; forward-mode, refused."""
+"""Derivatives that our fused kernels don't give themselves: the statistics', worked out here; forward-mode, refused."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def refuse_tangents(backend: str, inputs: Inputs) -> None:
     for name, tensor in inputs.tensors().items():
         if forward_ad.unpack_dual(tensor).tangent is not None:
             raise BackendUnsupported(
-                f"backend {backend!r}: {name} carries a tangent, and it has no forward-mode derivative; take 'eager' or "
-                "'sdpa-math', or differentiate backwards"
+                f"backend {backend!r}: {name} carries a tangent, and it has no forward-mode derivative; take 'eager' "
+                "or 'sdpa-math', or differentiate backwards"
             )
 
 

@@ -10,7 +10,8 @@ from rls_baselines.sdpa import flash_attention, pad_columns
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
-from rls_bench.backends.ranges import can_be_read, largest, refuse_beyond
+from rls_bench.backends.ranges import can_be_read, refuse_beyond
+from rls_bench.problems.binding import largest
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 

@@ -6,10 +6,7 @@ yet. What every backend promises stands in ``steered_attention``'s docstring.
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Tensor
 
 from rls_bench.errors import BackendUnsupported
 from rls_bench.problems.inputs import Inputs
@@ -18,11 +15,6 @@ from rls_bench.problems.inputs import Inputs
 def can_be_read(inputs: Inputs) -> bool:
     """Whether the values of ``inputs`` may be looked at."""
     return inputs.query.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def largest(tensor: Tensor) -> float:
-    """The greatest absolute value; NaN where there is one."""
-    return float(torch.linalg.vector_norm(tensor.detach(), math.inf))
 
 
 def refuse_beyond(backend: str, what: str, size: float, most: float) -> None:

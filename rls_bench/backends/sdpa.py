@@ -28,7 +28,7 @@ def _one_pass(problem: Problem) -> Support:
 
 
 class _Masked(Backend):
-    """Once: the visibility mask, and what padding holds zeroed. In the call: λ b, joined with the mask, and the kernel."""
+    """Once: the mask, and what padding holds zeroed. In the call: λ b, joined with the mask, and the kernel."""
 
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once."""

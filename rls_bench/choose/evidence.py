@@ -93,7 +93,9 @@ def _of_machine(records: list[Record], limits: Limits, question: Question) -> Ev
 def _add(cell: Cell, entry: Record, question: Question) -> None:
     cell.noise_floor = max(cell.noise_floor, _most(0.0, entry.noise_floor) or 0.0)
     launches = [
-        samples for samples in entry.samples_ns.get(question, []) if samples and all(0 < ns < math.inf for ns in samples)
+        samples
+        for samples in entry.samples_ns.get(question, [])
+        if samples and all(0 < ns < math.inf for ns in samples)
     ]
     if entry.status != "ok":
         cell.refused[entry.backend] = f"{entry.status}: {entry.reason}" if entry.reason else entry.status

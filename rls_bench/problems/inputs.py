@@ -56,7 +56,7 @@ class Inputs:
         return mask
 
     def without_padding(self) -> tuple[Tensor, Tensor]:
-        """Key and value with zeros past ``key_lengths``: for kernels whose weight of 0 would meet a NaN that lies there.
+        """Key and value with zeros past ``key_lengths``, for kernels that would multiply a NaN there by a weight of 0.
 
         The tensors themselves where there are no lengths; else copies, which take a pass over both.
         """
