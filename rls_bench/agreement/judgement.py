@@ -150,7 +150,7 @@ def verdict(inputs: Inputs, answer: Answer, repeated: Any, known: Truth | None =
     if tuple(output.shape) != expected or output.dtype != inputs.query.dtype:
         return _failed(f"output: wanted {list(expected)} {inputs.query.dtype}; got {list(output.shape)} {output.dtype}")
     named = inputs.tensors().items()
-    if changed := [name for name, tensor in named if not torch.equal(tensor.detach(), answer.before[name])]:
+    if changed := [name for name, tensor in named if not _is_same(tensor.detach(), answer.before[name])]:
         return _failed(f"changed its input {', '.join(changed)}")
     judged = judge(inputs, output, answer.result[1] if problem.return_stats else None, known)
     if judged.passed and not torch.equal(output, _output_of(repeated)):
@@ -232,18 +232,22 @@ def poisoned_heap() -> Iterator[None]:
 
 
 def gradients(backend: Backend, inputs: Inputs, output_gradient: Tensor) -> dict[str, Tensor]:
-    """Gradients of query, key, value, bias and strength through ``backend`` for one ``output_gradient``."""
+    """Gradients of query, key, value, bias and strength through ``backend`` for one ``output_gradient``, and where the
+    problem asks for statistics for ones at each of them.
+    """
     leaves = _leaves(inputs)
     result = backend.prepare(leaves)()
-    output = result[0] if leaves.problem.return_stats else result
-    output.backward(output_gradient)
+    output, stats = result if leaves.problem.return_stats else (result, ())
+    torch.autograd.backward([output, *stats], [output_gradient, *map(torch.ones_like, stats)])
     return _collected(leaves)
 
 
 def oracle_gradients(inputs: Inputs, output_gradient: Tensor) -> dict[str, Tensor]:
     """The same gradients through the float64 oracle."""
     leaves = _leaves(inputs)
-    oracle(leaves).output.backward(output_gradient.double().cpu())
+    output, *stats = oracle(leaves)
+    stats = stats if leaves.problem.return_stats else []
+    torch.autograd.backward([output, *stats], [output_gradient.double().cpu(), *map(torch.ones_like, stats)])
     return _collected(leaves)
 
 
@@ -266,10 +270,11 @@ def _eager(inputs: Inputs, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
         visible = visible.index_select(2, rows)
     strength = inputs.strength if inputs.strength.shape[2] == 1 else inputs.strength.index_select(2, rows)
     part = inputs.query.index_select(2, rows)
+    key, value = inputs.without_padding()
     output, scores, steered = eager_attention(
         part,
-        inputs.key,
-        inputs.value,
+        key,
+        value,
         replace(inputs, strength=strength).logit_bias(),
         visible,
         eps=inputs.problem.eps,
@@ -295,6 +300,11 @@ def _judge_stats(inputs: Inputs, rows: Tensor, stats: AttentionStats, exact: Ora
             worst = float((found - wanted).abs().max())
             return f"stats.{name} is off by {worst:.2g}; at most {float(allowed.min()):.2g}"
     return ""
+
+
+def _is_same(tensor: Tensor, before: Tensor) -> bool:
+    """Whether every element is what it was; padding may hold NaN."""
+    return torch.equal(tensor, before) or bool(((tensor == before) | (tensor.isnan() & before.isnan())).all())
 
 
 def _output_of(result: Any) -> Tensor:

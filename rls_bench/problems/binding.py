@@ -153,8 +153,10 @@ def _check_options(eps: float, is_causal: bool, scale: float | None, return_stat
         raise ValueError(f"eps: wanted a number >= 0; got {eps}")
     if scale is not None:
         _check_number("scale", scale)
+        if scale <= 0.0:
+            raise ValueError(f"scale: wanted a number > 0; got {scale}")
         if not SMALLEST <= scale <= LARGEST:
-            raise ValueError(f"scale: wanted a number > 0 that float32 holds; got {scale}")
+            raise ValueError(f"scale: wanted a number that float32 holds, {SMALLEST:.3g} to {LARGEST:.3g}; got {scale}")
     for name, flag in (("is_causal", is_causal), ("return_stats", return_stats)):
         if not isinstance(flag, bool):
             raise TypeError(f"{name}: wanted a bool; got {type(flag).__name__}")
