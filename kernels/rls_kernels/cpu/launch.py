@@ -125,8 +125,8 @@ def backward(operands: Operands, eps: float, grad_out: Tensor, rows: Tensor) -> 
     """
     grad_out = _dense(grad_out)
     grads = [torch.empty_like(given, memory_format=torch.contiguous_format) for given in operands.matrices]
-    grad_bias = torch.empty(*operands.row_shape[:2], operands.key.shape[2])
-    grad_strength = torch.empty(operands.row_shape)
+    grad_bias = operands.bias.new_empty((*operands.row_shape[:2], operands.key.shape[2]))
+    grad_strength = operands.strength.new_empty(operands.row_shape)
     gradient = lib.Gradient(
         call=operands.call(eps, grad_out, lib.NORMALISERS, rows),
         grad_out=lib.view(grad_out),
@@ -151,8 +151,8 @@ def _fits_one_pass(operands: Operands) -> bool:
 
 
 def _one_pass(operands: Operands, eps: float, want: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    out = torch.empty(*operands.row_shape, operands.value.shape[3], dtype=dtype)
-    rows = torch.empty(lib.ROWS if want else 0, *operands.row_shape)
+    out = operands.query.new_empty((*operands.row_shape, operands.value.shape[3]), dtype=dtype)
+    rows = operands.query.new_empty((lib.ROWS if want else 0, *operands.row_shape), dtype=torch.float32)
     lib.library().forward(operands.call(eps, out, want, rows if want else None))
     return out, rows
 
@@ -164,7 +164,9 @@ def _in_passes(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tenso
     ``floor`` is the mean of v under the weights w alone: attention with a scale of 0.
     """
     steered, rows = _one_pass(operands, 0.0, lib.STEERED_ROWS, torch.float32)
-    _, plain = _one_pass(replace(operands, strength=torch.zeros(1, 1, 1)), 0.0, lib.ALL_ROWS, torch.float32)
+    _, plain = _one_pass(
+        replace(operands, strength=operands.strength.new_zeros(1, 1, 1)), 0.0, lib.ALL_ROWS, torch.float32
+    )
     for plane, source in ((lib.LSE, lib.LSE_STEERED), (lib.ENTROPY, lib.ENTROPY), (lib.MEAN_BIAS, lib.MEAN_BIAS)):
         rows[plane] = plain[source]
     log_ratio = rows[lib.LSE_STEERED] - rows[lib.LSE]

@@ -22,6 +22,8 @@ struct PairGradient {
 // bit; and the two sums above. Without eps the weight is P = e^(score + logit - lse_steered) alone.
 struct QueryTerms {
     vec lse, lse_steered, log_normaliser;
+    // 0 where logits are so large that a score is lost beside them in float64, too, and with it in the output; else 1.
+    vec score_counts;
     vec plain_factor, weight_factor, delta, gamma;
 };
 
@@ -29,9 +31,10 @@ struct QueryTerms {
 enum TermPlane { PLAIN_FACTOR, WEIGHT_FACTOR, DELTA, GAMMA, TERM_PLANES };
 
 // Differences first, powers of two then: all that a row sees may be suppressed by -3.4e38, which has no room for log2 e.
+// And the score last: it is small beside such a logit, and not beside what is left of that less its row's logarithm.
 inline vec exp_difference(vec a, vec b) { return exp2(mul(sub(a, b), broadcast(LOG2_E))); }
 inline vec weight_of(vec score, vec logit, const QueryTerms& query) {
-    return exp_difference(add(score, logit), query.lse_steered);
+    return exp2(mul(fma(score, query.score_counts, sub(logit, query.lse_steered)), broadcast(LOG2_E)));
 }
 inline vec plain_of(vec score, const QueryTerms& query) { return exp_difference(score, query.lse); }
 inline vec lift_of(vec logit, const QueryTerms& query) { return exp_difference(logit, query.log_normaliser); }
@@ -379,7 +382,9 @@ class Backward {
         const int64_t plane = call_.batch * call_.query_heads * call_.query_length;
         const auto log_of = [&](rls_row row) { return read(call_.rows + row * plane + index); };
         const vec zero = broadcast(0);
-        QueryTerms terms{zero, log_of(RLS_LSE_STEERED), zero, zero, zero, zero, zero};
+        const vec lse_steered = log_of(RLS_LSE_STEERED);
+        const vec room = sub(broadcast(1e16f), max(lse_steered, sub(zero, lse_steered)));
+        QueryTerms terms{zero, lse_steered, zero, max(zero, min(room, broadcast(1))), zero, zero, zero, zero};
         if (call_.eps > 0) {
             terms.lse = log_of(RLS_LSE);
             terms.log_normaliser = log_of(RLS_LOG_NORMALISER);
