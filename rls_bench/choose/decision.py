@@ -152,8 +152,13 @@ def _nobody(cells: Sequence[Cell], objective: Objective, suite: str) -> Decision
 
 
 def _command(suite: str, backends: Sequence[str], launches: int) -> str:
-    words = ["rls-bench run"] + [f"--suite {suite}"] * bool(suite) + [f"--backend {name}" for name in backends]
+    words = ["rls-bench run"] + problem_words(suite) + [f"--backend {name}" for name in backends]
     return " ".join([*words, f"--launches {launches}"])
+
+
+def problem_words(suite: str) -> list[str]:
+    """The words that ask ``run`` for the problems of a record again: its suite, or the options that it was run with."""
+    return [suite if suite.startswith("--") else f"--suite {suite}"] if suite else []
 
 
 def _common(cells: Sequence[Cell]) -> list[str]:

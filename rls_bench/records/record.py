@@ -69,6 +69,7 @@ class Record:
     reason: str = ""
     commit: str | None = None
     dirty: bool = False
+    # The suite's name, or the options of ``run`` that chose the problems.
     suite: str = ""
     agreement: Agreement | None = None
     samples_ns: dict[Question, list[list[float]]] = field(default_factory=dict)
