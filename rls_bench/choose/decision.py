@@ -85,9 +85,8 @@ def weigh(cells: Sequence[Cell], objective: Objective = "latency") -> Decision:
     if not costs:
         return Decision(tuple(cells), None, "")
     # Of each problem, the least cost among all that may be chosen for it, common to the others or not.
-    least = [
-        min(cost for other in _racers(cell).values() if (cost := _cost(other, objective)) is not None) for cell in cells
-    ]
+    found = [[cost_of(other, objective) for other in _racers(cell).values()] for cell in cells]
+    least = [min(cost for cost in known if cost is not None) for known in found]
     regrets = {
         name: [math.log(cost / best) for cost, best in zip(known, least, strict=True)] for name, known in costs.items()
     }
@@ -171,12 +170,13 @@ def _common(cells: Sequence[Cell]) -> list[str]:
 
 
 def _costs(cells: Sequence[Cell], name: str, objective: Objective) -> list[float] | None:
-    found = [_cost(cell.candidates[name], objective) for cell in cells]
+    found = [cost_of(cell.candidates[name], objective) for cell in cells]
     known = [cost for cost in found if cost is not None]
     return known if len(known) == len(found) else None
 
 
-def _cost(candidate: Candidate, objective: Objective) -> float | None:
+def cost_of(candidate: Candidate, objective: Objective) -> float | None:
+    """What the objective counts of ``candidate``; None where it isn't known."""
     if objective == "latency":
         return candidate.latency_ns
     cost = candidate.joules if objective == "energy" else candidate.error

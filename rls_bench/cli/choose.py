@@ -76,6 +76,9 @@ def choose(
     for evidence in machines:
         decisions = decide_all(evidence, objective.value)
         console.print(evidence.machine.title, style="bold", highlight=False)
+        if evidence.older:
+            commits = ", ".join(commit[:12] for commit in evidence.older)
+            console.print(f"of each cell the newest commit counts; left out: {commits}", highlight=False)
         console.print(_choices(decisions), _front(decisions))
         for decision in decisions:
             if decision.backend is None:
@@ -118,4 +121,4 @@ def _front(decisions: list[Decision]) -> Table:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{max(value, 0.0):.1%}"
+    return "" if value is None else f"{value:.1%}"

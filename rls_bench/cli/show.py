@@ -14,11 +14,13 @@ def show(files: Annotated[list[Path], typer.Argument(help="Results files, JSON l
 
     from rls_bench.cli import tables
     from rls_bench.records import record
+    from rls_bench.records.latency import Latencies
 
     console = Console()
     skipped: list[record.Skipped] = []
     records = [entry for path in files for entry in record.read(path, skipped)]
     seen: set[str] = set()
+    latencies = Latencies(records)
     for group in tables.by_problem(records):
         first = group[0]
         if first.run not in seen:
@@ -27,8 +29,8 @@ def show(files: Annotated[list[Path], typer.Argument(help="Results files, JSON l
             console.print(
                 f"\n[bold]run {first.run}[/], {first.created}, {first.machine.title}{commit}", highlight=False
             )
-        tables.show(console, group, first.noise_floor)
-        console.print(tables.verdict(group, first.noise_floor), highlight=False, soft_wrap=True)
+        tables.show(console, group, first.noise_floor, latencies)
+        console.print(tables.verdict(group, first.noise_floor, latencies), highlight=False, soft_wrap=True)
     for bad in skipped:
         console.print(f"[yellow]{bad.path}, line {bad.line}: skipped: {bad.reason}[/]", soft_wrap=True)
     if not records:

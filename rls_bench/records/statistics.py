@@ -121,10 +121,7 @@ def blur(launches: Launches) -> float:
     distinct = sorted(set(samples))
     if len(distinct) == len(samples):
         return 0.0
-    return (
-        min((math.log(above / below) for below, above in pairwise(distinct)), default=math.inf)
-        / 2
-    )
+    return min((math.log(above / below) for below, above in pairwise(distinct)), default=math.inf) / 2
 
 
 def estimate(launches: Launches) -> Estimate:

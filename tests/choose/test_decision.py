@@ -15,7 +15,11 @@ from rls_bench.records.record import Record
 def steady(backend: str, milliseconds: float, length: int = 1024, *, launches: int = 3, **fields: object) -> Record:
     """Launches within 0.2 % of ``milliseconds``; fields that are a problem's go to the problem."""
     samples = [[milliseconds * 1e6 * shift] * 5 for shift in (0.999, 1.0, 1.001)[:launches]]
-    kind = {name: fields.pop(name) for name in ("dtype", "head_dim", "query_heads", "query_length", "batch", "strength") if name in fields}
+    kind = {
+        name: fields.pop(name)
+        for name in ("dtype", "head_dim", "query_heads", "query_length", "batch", "strength")
+        if name in fields
+    }
     return record(backend, problem(length, **kind), samples, suite="standard", **fields)
 
 

@@ -253,12 +253,16 @@ def test_a_verdict_says_what_it_is_sure_of(tmp_path: Path) -> None:
 
 
 def test_strictly_judged_a_difference_about_the_threshold_is_not_beyond_it(tmp_path: Path) -> None:
-    base, new = one(), one(1.05)
+    def cells(factor: float) -> list[Record]:
+        steady = [record("other", problem(64 * step), apart(1e6, 0.002)) for step in range(1, 11)]
+        return [*steady, record("cpu", problem(), apart(1e6 * factor, 0.002))]
+
+    base, new = cells(1.0), cells(1.0355)
     assert verdict_of(judge(tmp_path, base, new)) == "SLOWER"
     strict = judge(tmp_path, base, new, strict=True)
     assert verdict_of(strict) == "AMBIGUOUS"
     assert "beyond 3.0% perhaps by chance" in next(row.reason for row in strict.rows if row.backend == "cpu")
-    assert verdict_of(judge(tmp_path, base, one(1.2), strict=True)) == "SLOWER"
+    assert verdict_of(judge(tmp_path, base, cells(1.1), strict=True)) == "SLOWER"
 
 
 def test_a_clock_too_coarse_to_tell_launches_apart_gives_no_verdict(tmp_path: Path) -> None:
