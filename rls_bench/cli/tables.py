@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
+    from rls_bench.cli.console import Console
     from rls_bench.records.latency import Latencies
     from rls_bench.records.record import Question, Record
     from rls_bench.records.statistics import Interval
@@ -40,20 +40,22 @@ def show(
     """
     console.print(_table(records, noise_floor, latencies or _latencies(records)))
     backends_by_note: dict[str, list[str]] = {}
-    for record in sorted(_shown(records), key=_order):
+    for record in sorted(without_twins(records), key=_order):
         for note in _notes(record):
             backends_by_note.setdefault(note, []).append(record.label)
     for note, backends in backends_by_note.items():
         line = f"  {', '.join(backends)}: {note}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True, style="dim")
+        console.print(line, soft_wrap=True, style="dim")
 
 
 def _table(records: Sequence[Record], noise_floor: float | None, latencies: Latencies) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    shown = sorted(_shown(records), key=_order)
-    questions = _questions(shown)
+    from rls_bench.escape import text
+
+    shown = sorted(without_twins(records), key=_order)
+    questions = questions_of(shown)
     problem = shown[0].problem
     result = Table(
         box=SIMPLE_HEAD,
@@ -72,14 +74,13 @@ def _table(records: Sequence[Record], noise_floor: float | None, latencies: Late
     for heading in ("× un-\nsteered", "peak\nMiB", "compile\ns"):
         result.add_column(heading, justify="right", no_wrap=True)
 
-    floor = (
-        next((latencies.interval(r, questions[0]) for r in shown if r.backend == FLOOR), None) if questions else None
-    )
+    floors = [latencies.interval(record, questions[0]) for record in shown if record.backend == FLOOR and questions]
+    floor = next(iter(floors), None)
     for record in shown:
         timed = [latencies.interval(record, question) for question in questions]
         result.add_row(
             record.backend,
-            f"[{_STYLES.get(record.status, 'bold red')}]{record.status}[/]",
+            text(record.status, _STYLES.get(record.status, "bold red")),
             _times_floor(record),
             *(_milliseconds(latency) for latency in timed),
             f"{timed[0].median / floor.median:.2f}" if floor and timed and timed[0] else "",
@@ -96,7 +97,7 @@ def verdict(records: Sequence[Record], noise_floor: float | None = None, latenci
     that was raced out is slower for certain, and its few samples make it no winner.
     """
     problem = records[0].problem
-    questions = _questions(records)
+    questions = questions_of(records)
     latencies = latencies or _latencies(records)
     where = f"{problem.name}, {problem.title}" if problem.name else problem.title
     timed = sorted(
@@ -120,16 +121,17 @@ def verdict(records: Sequence[Record], noise_floor: float | None = None, latenci
     floor = next((latencies.estimate(r, questions[0]) for r in records if r.backend == r.label == FLOOR), None)
     cost = f", {math.exp(best.mean - floor.mean):.2f} × unsteered" if floor else ""
     same = f" (not to be told from {', '.join(tied)})" if tied else ""
-    latency = _three_digits(math.exp(best.mean) / 1e6)
-    return f"{where}: fastest correct backend is {fastest.backend}, {latency} ms{cost}{same}"
+    shown = _three_digits(math.exp(best.mean) / 1e6)
+    return f"{where}: fastest correct backend is {fastest.backend}, {shown} ms{cost}{same}"
 
 
-def _shown(records: Sequence[Record]) -> list[Record]:
-    """Without the A/A twin, which shows as the noise floor only."""
+def without_twins(records: Sequence[Record]) -> list[Record]:
+    """Leaves out the A/A twin, which shows as the noise floor only."""
     return [record for record in records if record.label == record.backend]
 
 
-def _questions(records: Sequence[Record]) -> list[Question]:
+def questions_of(records: Sequence[Record]) -> list[Question]:
+    """The latencies that any of ``records`` was timed for, in the order of their columns."""
     order: tuple[Question, ...] = ("warm", "cold", "graph", "host")
     return [question for question in order if any(record.samples_ns.get(question) for record in records)]
 
@@ -191,6 +193,6 @@ def _notes(record: Record) -> list[str]:
 
 def _order(record: Record) -> tuple[bool, bool, float, str]:
     """The floor first, then measured backends from fast to slow, then the rest by name."""
-    questions = _questions([record])
+    questions = questions_of([record])
     latency = _latencies([record]).estimate(record, questions[0]) if questions else None
     return record.backend != FLOOR, latency is None, latency.mean if latency else 0.0, record.backend

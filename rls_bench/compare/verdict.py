@@ -201,11 +201,11 @@ def _controls(pairs: list[_Pair]) -> dict[tuple[str, Question], Control]:
     for group, members in groups.items():
         shifts = [_mean(pair.new.units) - _mean(pair.base.units) for pair in members]
         # Of several runs the units are no launches.
-        sides = [
+        base, new = (
             [side.units for side in sides if side.launches == len(side.units)]
             for sides in ([pair.base for pair in members], [pair.new for pair in members])
-        ]
-        found[group] = control(*sides, shifts)
+        )
+        found[group] = control(base, new, shifts)
     return found
 
 

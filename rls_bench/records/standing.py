@@ -34,15 +34,32 @@ _WORST: tuple[Status, ...] = (
 class Told(Protocol):
     """The fields of a record that count here, whoever decoded it."""
 
-    run: str
-    created: str
-    status: Status
-    reason: str
-    commit: str | None
-    dirty: bool
-    samples_ns: dict[Question, list[list[float]]]
-    noise_floor: float | None
-    noise_floors: dict[Question, float]
+    @property
+    def run(self) -> str: ...
+
+    @property
+    def created(self) -> str: ...
+
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def commit(self) -> str | None: ...
+
+    @property
+    def dirty(self) -> bool: ...
+
+    @property
+    def samples_ns(self) -> dict[Question, list[list[float]]]: ...
+
+    @property
+    def noise_floor(self) -> float | None: ...
+
+    @property
+    def noise_floors(self) -> dict[Question, float]: ...
 
 
 class Entry(NamedTuple):

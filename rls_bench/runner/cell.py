@@ -49,8 +49,8 @@ class Cell:
     reason: str = ""
     checked: journal.Checked | None = None
     samples: dict[Question, dict[int, list[float]]] = field(default_factory=dict)
-    # Turns in which the main question was sampled, by launch.
-    turns: Counter[int] = field(default_factory=Counter)
+    # In how many turns each launch sampled each question.
+    turns: Counter[tuple[Question, int]] = field(default_factory=Counter)
     warmups: dict[int, list[float]] = field(default_factory=dict)
     rejected: int = 0
     note: str = ""
@@ -67,8 +67,7 @@ class Cell:
             self.status, self.reason = entry.status, entry.reason
         else:
             self.samples.setdefault(entry.question, {}).setdefault(entry.launch, []).extend(entry.samples_ns)
-            if entry.question == self.main and entry.samples_ns:
-                self.turns[entry.launch] += 1
+            self.turns[entry.question, entry.launch] += bool(entry.samples_ns)
             self.warmups.setdefault(entry.launch, []).extend(entry.warmup_ns)
             self.rejected += entry.rejected
             self.note = self.note or entry.note
@@ -80,8 +79,8 @@ class Cell:
 
     @property
     def main(self) -> Question:
-        """The question that races and compares: the first."""
-        return self.questions[0]
+        """The question that is compared by: the first that the cell can answer."""
+        return self.answered()[0]
 
     def launches(self, question: Question) -> list[list[float]]:
         """The samples of each launch that has any, in order."""
@@ -169,13 +168,18 @@ def shared_launches(one: Cell, other: Cell, question: Question) -> tuple[list[li
 def race(cells: Iterable[Cell], launch: int) -> list[Cell]:
     """Mark the cells of one problem whose interval lies wholly above 1.5 × the best's; returns those newly marked.
 
-    The intervals are of this launch alone, and of two turns at least: half as much again is far more than launches
-    differ by, but not more than a neighbour does to one turn. A cell that an earlier launch marked, and that is no
-    longer so far behind in this one, is in the race again.
+    They race by the first question that all of them can answer. The intervals are of this launch alone, and of two
+    turns at least: half as much again is far more than launches differ by, but not more than a neighbour does to one
+    turn. A cell that an earlier launch marked, and that is no longer so far behind in this one, is in the race again.
     """
-    samples = {cell: cell.samples.get(cell.main, {}).get(launch, []) for cell in cells if cell.is_open}
+    racing = [cell for cell in cells if cell.is_open]
+    questions = [question for cell in racing[:1] for question in cell.questions]
+    question = next((one for one in questions if all(one in cell.samples for cell in racing)), None)
+    if question is None:
+        return []
+    samples = {cell: cell.samples[question].get(launch, []) for cell in racing}
     settled = {cell: taken for cell, taken in samples.items() if len(taken) >= LEAST_SAMPLES}
-    settled = {cell: taken for cell, taken in settled.items() if cell.turns[launch] >= LEAST_TURNS}
+    settled = {cell: taken for cell, taken in settled.items() if cell.turns[question, launch] >= LEAST_TURNS}
     if not settled:
         return []
     intervals = {cell: within_launch(taken) for cell, taken in settled.items()}
