@@ -48,6 +48,7 @@ def run(
     from rls_bench.cli import tables
     from rls_bench.cli.console import Console
     from rls_bench.problems import suites
+    from rls_bench.records.latency import Latencies
 
     console = Console()
     if resume:
@@ -69,14 +70,15 @@ def run(
         path = out or Path("results") / f"{datetime.now():%Y-%m-%dT%H-%M-%S}.jsonl"
     summary = _run_with_progress(console, runner.run, plan, path, resume is not None)
     groups = tables.by_problem(summary.records)
+    latencies = Latencies(summary.records)
     for group in groups:
-        tables.show(console, group, summary.noise_floor)
+        tables.show(console, group, summary.noise_floor, latencies)
     for warning in summary.warnings:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     console.print(f"time: {summary.effort.title}", soft_wrap=True)
     console.print(f"records: {path}", soft_wrap=True)
     for group in groups:
-        console.print(tables.verdict(group, summary.noise_floor), soft_wrap=True)
+        console.print(tables.verdict(group, summary.noise_floor, latencies), soft_wrap=True)
     if any(record.status in tables.BROKEN for record in summary.records):
         raise typer.Exit(1)
 
