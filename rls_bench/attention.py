@@ -11,9 +11,13 @@ from torch import Tensor
 
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend
+from rls_bench.planning import memory
+from rls_bench.planning.likeness import is_plain
+from rls_bench.planning.plan import Plan, likeness_of
+from rls_bench.planning.watching import is_watched
 from rls_bench.policy import dispatch
 from rls_bench.policy import lookup as policies
-from rls_bench.problems.binding import bind
+from rls_bench.problems.binding import bind, check_number, reads_values
 from rls_bench.problems.problem import Problem
 
 _FIELDS = tuple(field.name for field in fields(Problem))
@@ -61,6 +65,45 @@ def steered_attention(
         TypeError, ValueError: an argument is wrong; the message names it, what was wanted and what came.
         UnknownBackend, BackendUnavailable, BackendUnsupported: the backend asked for cannot run.
     """
+    if torch.compiler.is_dynamo_compiling() or is_watched():
+        in_sight = True
+    else:
+        in_sight = False
+        tensors: tuple[Any, ...] = (query, key, value, bias)
+        if isinstance(strength, Tensor):
+            tensors += (strength,)
+        if key_lengths is not None:
+            tensors += (key_lengths,)
+        try:
+            # True is 1 to a dictionary, and the operator takes one where it refuses the other: types belong to it.
+            kind = (
+                query.shape,
+                key.shape,
+                type(strength),
+                key_lengths is None,
+                eps,
+                type(eps),
+                scale,
+                type(scale),
+                is_causal,
+                type(is_causal),
+                enable_gqa,
+                type(enable_gqa),
+                return_stats,
+                type(return_stats),
+                check_values,
+                backend,
+                policy,
+                policies.stamp(policy) if backend == "auto" else registry.LOADED.get(backend),
+            )
+            launch = memory.recall(kind, tensors)
+        except (AttributeError, TypeError):
+            # No tensor, or an option of a kind that no dictionary takes: the checks say what is wrong.
+            launch = None
+        if launch is not None:
+            if not isinstance(strength, Tensor):
+                check_number("strength", strength)
+            return launch.run(query, key, value, launch.steer(bias, strength, launch.see(key_lengths)))
     inputs = bind(
         query,
         key,
@@ -76,7 +119,34 @@ def steered_attention(
         check_values=check_values,
     )
     chosen = _backend_for(backend, inputs.problem, policy)
-    return chosen.prepare(inputs)()
+    if in_sight or not is_plain(*tensors):
+        return chosen.prepare(inputs)()
+    launch = chosen.launch(inputs, reads_values(check_values, query))
+    memory.keep(kind, likeness_of(query, key, value, bias, strength, key_lengths), launch)
+    return launch.run(query, key, value, launch.steer(bias, strength, launch.see(key_lengths)))
+
+
+def plan(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: float | Tensor = 1.0,
+    *,
+    key_lengths: Tensor | None = None,
+    backend: str = "auto",
+    check_values: bool | None = None,
+    policy: str | Path | None = None,
+    **options: Any,
+) -> Plan:
+    """Check a call and choose its backend once, for many calls whose tensors have the same metadata.
+
+    Takes what ``steered_attention`` takes, and raises what it raises. ``plan(query, key, value, bias, strength)`` only
+    runs then; bias and strength may be left out for those given here.
+    """
+    inputs = bind(query, key, value, bias, strength, key_lengths=key_lengths, check_values=check_values, **options)
+    chosen = dispatch.resolve(backend, inputs.problem, policy)
+    return Plan(chosen, inputs, bias, strength, key_lengths, reads_values(check_values, query))
 
 
 def explain(

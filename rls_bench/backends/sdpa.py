@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from rls_baselines.sdpa import additive_mask, cpu_flash_with_bias, sdpa_with_bias
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from rls_bench.backends.interface import YES, Backend, Call, LayerCall, Support, no
-from rls_bench.problems.inputs import Inputs
+from rls_bench.backends.interface import YES, Backend, Call, Launch, Support, no
+from rls_bench.problems import binding
+from rls_bench.problems.inputs import Inputs, logit_bias, visible_keys
 from rls_bench.problems.problem import Problem
 
 ONE_PASS = "one pass of SDPA keeps no unsteered weights: eps must be 0"
@@ -31,7 +34,7 @@ class _Masked(Backend):
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once."""
         visible = inputs.visible()
-        hidden = _hidden_rows(inputs, visible)
+        hidden = _hidden_rows(inputs.problem, visible)
 
         def call() -> Tensor:
             logit_bias = self.mask(inputs)
@@ -157,38 +160,51 @@ class CpuFlash(Backend):
             return no("has no gradient for the mask")
         return YES
 
-    def prepare(self, inputs: Inputs) -> Call:
-        """Returns the call; see the class for what is done once."""
-        own_causal = _has_own_causal(inputs)
-        visible = None if own_causal else inputs.visible()
-        hidden = _hidden_rows(inputs, visible)
+    def launch(self, inputs: Inputs, check_values: bool = False) -> Launch:
+        """Nothing of the class is done twice for the layers that share it."""
+        return _CpuFlashLaunch(inputs, check_values)
 
-        def call() -> Tensor:
-            output = cpu_flash_with_bias(
-                inputs.query,
-                inputs.key,
-                inputs.value,
-                inputs.logit_bias(),
-                visible,
-                scale=inputs.scale,
-                is_causal=own_causal,
-            )
-            return output if hidden is None else output.masked_fill(hidden, 0.0)
 
-        return call
+class _Seen(NamedTuple):
+    """``visible`` joins the mask, ``hidden`` rows of the output are 0; None where there is nothing to join or hide."""
 
-    def prepare_layers(self, inputs: Inputs) -> LayerCall:
-        """Makes λ b, joined with the mask, once for all layers."""
-        own_causal = _has_own_causal(inputs)
-        visible = None if own_causal else inputs.visible()
-        hidden = _hidden_rows(inputs, visible)
-        mask, scale = additive_mask(inputs.logit_bias(), visible), inputs.scale
+    visible: Tensor | None
+    hidden: Tensor | None
 
-        def call(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            output = cpu_flash_with_bias(query, key, value, mask, None, scale=scale, is_causal=own_causal)
-            return output if hidden is None else output.masked_fill(hidden, 0.0)
 
-        return call
+class _CpuFlashLaunch(Launch):
+    """See the visibility mask, steer λ b joined with it, run the kernel."""
+
+    def __init__(self, inputs: Inputs, check_values: bool) -> None:
+        self._problem = inputs.problem
+        self._device = inputs.query.device
+        self._scale = inputs.scale
+        self._check_values = check_values
+        self._own_causal = _has_own_causal(inputs)
+        self._strength = binding.KeptStrength(self._device)
+
+    def see(self, key_lengths: Tensor | None) -> _Seen:
+        """The visibility mask, unless the kernel's own causal mask serves."""
+        problem = self._problem
+        if key_lengths is not None:
+            if self._check_values:
+                binding.check_lengths(key_lengths, problem.key_length)
+            key_lengths = binding.lay_out_lengths(key_lengths)
+        seen = None if self._own_causal else visible_keys(problem, key_lengths, self._device)
+        return _Seen(seen, _hidden_rows(problem, seen))
+
+    def steer(self, bias: Tensor, strength: float | Tensor, seen: _Seen) -> tuple[Tensor | None, Tensor | None]:
+        """λ b joined with the mask, and the rows to hide."""
+        if self._check_values:
+            binding.check_steering(bias, strength)
+        added = logit_bias(binding.lay_out_bias(bias), self._strength.lay_out(strength))
+        return additive_mask(added, seen.visible), seen.hidden
+
+    def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor | None, Tensor | None]) -> Tensor:
+        """The kernel's output."""
+        mask, hidden = steering
+        output = cpu_flash_with_bias(query, key, value, mask, None, scale=self._scale, is_causal=self._own_causal)
+        return output if hidden is None else output.masked_fill(hidden, 0.0)
 
 
 def _has_own_causal(inputs: Inputs) -> bool:
@@ -196,9 +212,9 @@ def _has_own_causal(inputs: Inputs) -> bool:
     return inputs.problem.masks_causally and inputs.problem.is_square and inputs.key_lengths is None
 
 
-def _hidden_rows(inputs: Inputs, visible: Tensor | None) -> Tensor | None:
+def _hidden_rows(problem: Problem, visible: Tensor | None) -> Tensor | None:
     """Queries that see no key, bool, broadcast to the output; None where there can be none."""
-    return None if visible is None or not inputs.may_hide_whole_rows() else ~visible.any(-1, keepdim=True)
+    return None if visible is None or not problem.may_hide_whole_rows else ~visible.any(-1, keepdim=True)
 
 
 def _cuda() -> Support:

@@ -36,7 +36,7 @@ class Operands:
             object.__setattr__(self, name, _dense(getattr(self, name)))
         object.__setattr__(self, "copied", any(was is not now for was, now in zip(given, self.matrices, strict=True)))
         for name in ("bias", "strength"):
-            object.__setattr__(self, name, _dense(getattr(self, name).float()))
+            object.__setattr__(self, name, readable(getattr(self, name)))
         if self.key_lengths is not None:
             object.__setattr__(self, "key_lengths", self.key_lengths.to(torch.int32).contiguous())
 
@@ -117,7 +117,7 @@ class Launch:
     ) -> Tensor:
         """[B, Hq, Lq, Dv] in query's dtype.
 
-        bias and strength are float32 with a dense last axis, their axes of 1 left out or not; lengths are int32 or int64.
+        bias and strength are float32 with a dense last axis, their axes of 1 left out or not; lengths int32 or int64.
         Raises MemoryError, and ValueError for values that make no sense.
         """
         if self._copies:
@@ -152,6 +152,16 @@ class Launch:
         if status:
             lib.raise_for(status)
         return out
+
+
+def is_readable(figures: Tensor) -> bool:
+    """Whether the kernel can read bias or strength where it lies."""
+    return figures.dtype is torch.float32 and (figures.dim() == 0 or figures.stride(-1) == 1)
+
+
+def readable(figures: Tensor) -> Tensor:
+    """A bias or strength [B or 1, Hq or 1, ·] as ``Operands`` hold it."""
+    return _dense(figures.float())
 
 
 def forward(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tensor]:
@@ -206,7 +216,8 @@ def _in_passes(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tenso
     ``floor`` is the mean of v under the weights w alone: attention with a scale of 0.
     """
     steered, rows = _one_pass(operands, 0.0, lib.ALL_ROWS, torch.float32)
-    _, plain = _one_pass(replace(operands, strength=operands.strength.new_zeros(1, 1, 1)), 0.0, lib.ALL_ROWS, torch.float32)
+    unsteered = replace(operands, strength=operands.strength.new_zeros(1, 1, 1))
+    _, plain = _one_pass(unsteered, 0.0, lib.ALL_ROWS, torch.float32)
     for plane, source in ((lib.LSE, lib.LSE_STEERED), (lib.ENTROPY, lib.ENTROPY), (lib.MEAN_BIAS, lib.MEAN_BIAS)):
         rows[plane] = plain[source]
     log_ratio = rows[lib.LSE_STEERED] - rows[lib.LSE]
