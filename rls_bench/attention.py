@@ -65,45 +65,29 @@ def steered_attention(
         TypeError, ValueError: an argument is wrong; the message names it, what was wanted and what came.
         UnknownBackend, BackendUnavailable, BackendUnsupported: the backend asked for cannot run.
     """
-    if torch.compiler.is_dynamo_compiling() or is_watched():
-        in_sight = True
-    else:
-        in_sight = False
+    in_sight = torch.compiler.is_dynamo_compiling() or is_watched()
+    kind: tuple[Any, ...] | None = None
+    if not in_sight:
         tensors: tuple[Any, ...] = (query, key, value, bias)
         if isinstance(strength, Tensor):
             tensors += (strength,)
         if key_lengths is not None:
             tensors += (key_lengths,)
+        options = (eps, scale, is_causal, enable_gqa, return_stats, check_values, backend, policy)
         try:
-            # True is 1 to a dictionary, and the operator takes one where it refuses the other: types belong to it.
-            kind = (
-                query.shape,
-                key.shape,
-                type(strength),
-                key_lengths is None,
-                eps,
-                type(eps),
-                scale,
-                type(scale),
-                is_causal,
-                type(is_causal),
-                enable_gqa,
-                type(enable_gqa),
-                return_stats,
-                type(return_stats),
-                check_values,
-                backend,
-                policy,
-                policies.stamp(policy) if backend == "auto" else registry.LOADED.get(backend),
-            )
+            decided_by = policies.stamp(policy) if backend == "auto" else registry.LOADED.get(backend)
+            # To a dictionary True is 1 and 1 is 1.0; the operator takes one where it refuses the other.
+            types = (type(strength), type(eps), type(scale), type(is_causal), type(enable_gqa), type(return_stats))
+            kind = (query.shape, key.shape, key_lengths is None, options, types, decided_by)
             launch = memory.recall(kind, tensors)
         except (AttributeError, TypeError):
-            # No tensor, or an option of a kind that no dictionary takes: the checks say what is wrong.
+            # No tensor, or an option that can be no key: the checks below say what is wrong.
             launch = None
         if launch is not None:
             if not isinstance(strength, Tensor):
                 check_number("strength", strength)
             return launch.run(query, key, value, launch.steer(bias, strength, launch.see(key_lengths)))
+
     inputs = bind(
         query,
         key,
@@ -119,7 +103,7 @@ def steered_attention(
         check_values=check_values,
     )
     chosen = _backend_for(backend, inputs.problem, policy)
-    if in_sight or not is_plain(*tensors):
+    if kind is None or not is_plain(*tensors):
         return chosen.prepare(inputs)()
     launch = chosen.launch(inputs, reads_values(check_values, query))
     memory.keep(kind, likeness_of(query, key, value, bias, strength, key_lengths), launch)

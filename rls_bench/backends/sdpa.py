@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from rls_baselines.sdpa import additive_mask, cpu_flash_with_bias, sdpa_with_bias
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch.nn.attention import SDPBackend
 
 from rls_bench.backends.interface import YES, Backend, Call, Launch, Support, no
 from rls_bench.problems import binding
-from rls_bench.problems.inputs import Inputs, logit_bias, visible_keys
+from rls_bench.problems.inputs import Inputs, visible_keys
 from rls_bench.problems.problem import Problem
 
 ONE_PASS = "one pass of SDPA keeps no unsteered weights: eps must be 0"
@@ -160,45 +158,59 @@ class CpuFlash(Backend):
             return no("has no gradient for the mask")
         return YES
 
+    def prepare(self, inputs: Inputs) -> Call:
+        """Returns the call; see the class for what is done once."""
+        own_causal = _has_own_causal(inputs)
+        visible = None if own_causal else inputs.visible()
+        hidden = _hidden_rows(inputs.problem, visible)
+
+        def call() -> Tensor:
+            output = cpu_flash_with_bias(
+                inputs.query,
+                inputs.key,
+                inputs.value,
+                inputs.logit_bias(),
+                visible,
+                scale=inputs.scale,
+                is_causal=own_causal,
+            )
+            return output if hidden is None else output.masked_fill(hidden, 0.0)
+
+        return call
+
     def launch(self, inputs: Inputs, check_values: bool = False) -> Launch:
-        """Nothing of the class is done twice for the layers that share it."""
+        """Without lengths, layers share λ b joined with the mask, and calls the mask alone."""
+        if inputs.problem.has_key_lengths:
+            return super().launch(inputs, check_values)
         return _CpuFlashLaunch(inputs, check_values)
 
 
-class _Seen(NamedTuple):
-    """``visible`` joins the mask, ``hidden`` rows of the output are 0; None where there is nothing to join or hide."""
-
-    visible: Tensor | None
-    hidden: Tensor | None
-
-
 class _CpuFlashLaunch(Launch):
-    """See the visibility mask, steer λ b joined with it, run the kernel."""
+    """Sees the mask, steers λ b joined with it, runs the kernel. There is no padding."""
 
     def __init__(self, inputs: Inputs, check_values: bool) -> None:
         self._problem = inputs.problem
         self._device = inputs.query.device
         self._scale = inputs.scale
+        self._bias_shape = (*inputs.bias.shape[:2], 1, inputs.bias.shape[2])
         self._check_values = check_values
         self._own_causal = _has_own_causal(inputs)
         self._strength = binding.KeptStrength(self._device)
 
-    def see(self, key_lengths: Tensor | None) -> _Seen:
-        """The visibility mask, unless the kernel's own causal mask serves."""
-        problem = self._problem
-        if key_lengths is not None:
-            if self._check_values:
-                binding.check_lengths(key_lengths, problem.key_length)
-            key_lengths = binding.lay_out_lengths(key_lengths)
-        seen = None if self._own_causal else visible_keys(problem, key_lengths, self._device)
-        return _Seen(seen, _hidden_rows(problem, seen))
+    def see(self, key_lengths: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The visibility mask, unless the kernel's own causal mask serves, and the rows that see nothing."""
+        visible = None if self._own_causal else visible_keys(self._problem, key_lengths, self._device)
+        return visible, _hidden_rows(self._problem, visible)
 
-    def steer(self, bias: Tensor, strength: float | Tensor, seen: _Seen) -> tuple[Tensor | None, Tensor | None]:
-        """λ b joined with the mask, and the rows to hide."""
+    def steer(
+        self, bias: Tensor, strength: float | Tensor, seen: tuple[Tensor | None, Tensor | None]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """λ b joined with the mask, and the rows that see nothing."""
         if self._check_values:
             binding.check_steering(bias, strength)
-        added = logit_bias(binding.lay_out_bias(bias), self._strength.lay_out(strength))
-        return additive_mask(added, seen.visible), seen.hidden
+        visible, hidden = seen
+        added = self._strength.lay_out(strength).unsqueeze(-1) * bias.float().view(self._bias_shape)
+        return additive_mask(added, visible), hidden
 
     def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor | None, Tensor | None]) -> Tensor:
         """The kernel's output."""

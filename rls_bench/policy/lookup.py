@@ -82,12 +82,15 @@ def stamp(policy: str | Path | None = None) -> tuple[object, ...]:
     # Most machines have no policy, and asking so is cheaper than an exception.
     if not os.access(path, os.F_OK):
         return (path,)
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (path,)
     return path, found.st_mtime_ns, found.st_size, found.st_ino
 
 
 # Every call asks: the mapping's own way takes 1.5 µs where the variable isn't set, by two exceptions.
-_VARIABLE_KEY = os.environ.encodekey(VARIABLE)  # type: ignore[attr-defined]
+_VARIABLE_KEY = os.environ.encodekey(VARIABLE)
 # A list of one, once it was asked for: platformdirs takes longer than a short decode step.
 _DEFAULT_PATHS: list[str] = []
 

@@ -35,7 +35,7 @@ class Inputs:
 
     def logit_bias(self) -> Tensor:
         """``λ b``, float32 [B or 1, Hq or 1, Lq or 1, Lk]: what is added to the scaled scores."""
-        return logit_bias(self.bias, self.strength)
+        return self.strength[..., None] * self.bias[:, :, None, :]
 
     def visible(self) -> Tensor | None:
         """Which keys each query may see, bool [B or 1, 1, Lq or 1, Lk], or None where all may.
@@ -52,12 +52,6 @@ class Inputs:
         """The tensors by argument name, those that are absent left out."""
         named = {name: getattr(self, name) for name in ("query", "key", "value", "bias", "strength", "key_lengths")}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
-
-
-def logit_bias(bias: Tensor, strength: Tensor) -> Tensor:
-    """``λ b`` [B or 1, Hq or 1, Lq or 1, Lk] of tensors laid out as those of ``Inputs``."""
-    # Views by unsqueeze: those by indexing take several times as long.
-    return strength.unsqueeze(-1) * bias.unsqueeze(2)
 
 
 def visible_keys(problem: Problem, key_lengths: Tensor | None, device: torch.device) -> Tensor | None:
