@@ -57,6 +57,11 @@ class Problem:
         return self.is_causal and self.query_length > 1
 
     @property
+    def may_hide_whole_rows(self) -> bool:
+        """Whether some query may have no visible key at all."""
+        return self.has_key_lengths or (self.is_causal and self.query_length > self.key_length)
+
+    @property
     def is_square(self) -> bool:
         """As many queries as keys: where top-left and bottom-right causal masks are the same."""
         return self.query_length == self.key_length
