@@ -1,7 +1,7 @@
 """Calls that real users make and nobody draws: any strides, dtypes, defaults, and numbers from 1e-38 to 1e38.
 
-What is right is an interval. A logit is rounded at its own size, by ``slack`` at most; a row's output then lies among the
-values of those keys whose exact logits come near the greatest, and near float64's output where the slack is small.
+What is right is an interval. A logit is rounded at its own size, by ``slack`` at most; a row's output then lies among
+the values of those keys whose exact logits come near the greatest, and near float64's output where the slack is small.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One rule of numbers for all backends: float64's result on the same numbers, or a refusal, and nothing plausible else."""
+"""One rule of numbers for all backends: float64's result on the same numbers, or a refusal."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_plain_weights_that_vanish_where_the_saliency_lifts_are_refused() -> Non
 
 def test_columns_refuse_what_float16_cannot_hold() -> None:
     arguments = [torch.randn(1, 1, 8, 16).half() for _ in range(3)]
-    with pytest.raises(BackendUnsupported, match="float16 column goes up to 6.55e"):
+    with pytest.raises(BackendUnsupported, match="a float16 column goes up to"):
         steered_attention(*arguments, torch.full((8,), -1e9), backend="keyfold")
 
 
