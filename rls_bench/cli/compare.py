@@ -36,12 +36,14 @@ def compare(
     output: Annotated[
         Format, typer.Option("--format", help="text, json, markdown, or github (annotations).")
     ] = Format.text,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     across_machines: Annotated[
         bool, typer.Option(help="Compare even if the two come from different machines.")
     ] = False,
 ) -> None:
     """Judge each cell of NEW against BASE. Exit codes: 0 none slower, 1 slower or broken, 3 ambiguous only, 2 usage."""
     margin = share(threshold)
+    output = Format.json if json else output
     from rls_bench.compare import compare as judge
     from rls_bench.compare import load, render
 

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from rls_bench.records.record import Record
 
-def show(files: Annotated[list[Path], typer.Argument(help="Results files, JSON lines.")]) -> None:
+
+def show(
+    files: Annotated[list[Path], typer.Argument(help="Results files, JSON lines.")],
+    json: Annotated[bool, typer.Option("--json", help="The tables' figures, one object a table.")] = False,
+) -> None:
     """Print the tables of recorded runs; lines that cannot be read are named and skipped."""
     from rich.console import Console
 
     from rls_bench.cli import tables
     from rls_bench.records import record
 
-    console = Console()
     skipped: list[record.Skipped] = []
     records = [entry for path in files for entry in record.read(path, skipped)]
+    if json:
+        import msgspec
+
+        found = {"tables": [_figures(group) for group in tables.by_problem(records)], "skipped": skipped}
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        return
+    console = Console()
     seen: set[str] = set()
     for group in tables.by_problem(records):
         first = group[0]
@@ -33,3 +45,33 @@ def show(files: Annotated[list[Path], typer.Argument(help="Results files, JSON l
         console.print(f"[yellow]{bad.path}, line {bad.line}: skipped: {bad.reason}[/]", soft_wrap=True)
     if not records:
         console.print("no records")
+
+
+def _figures(group: list[Record]) -> dict[str, Any]:
+    """One table: a run's records of one problem; times in nanoseconds, intervals of 95 %."""
+    from rls_bench.cli import tables
+
+    first = group[0]
+    backends = [
+        {
+            "backend": one.backend,
+            "status": one.status,
+            "reason": one.reason,
+            "error_over_floor": one.agreement.ratio if one.agreement else None,
+            "latency_ns": {question: tables.latency_of(one, question) for question in tables.questions_of([one])},
+            "peak_bytes": one.peak_bytes,
+            "compile_seconds": one.compile_seconds,
+        }
+        for one in tables.without_twins(group)
+    ]
+    return {
+        "run": first.run,
+        "created": first.created,
+        "machine": first.machine.title,
+        "commit": first.commit,
+        "problem": first.problem.title,
+        "name": first.problem.name,
+        "noise_floor": first.noise_floor,
+        "verdict": tables.verdict(group, first.noise_floor),
+        "backends": backends,
+    }
