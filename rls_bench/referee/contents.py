@@ -26,6 +26,10 @@ class Contents(msgspec.Struct, frozen=True):
     bias: int
     steps: int = 0
 
+    def of(self, which: int, steps: int = 0) -> Contents:
+        """The contents of the inputs numbered ``which``, where distinct ones are renewed together."""
+        return Contents(f"{self.seed} {which}", self.bias, steps)
+
 
 class Units(msgspec.Struct, frozen=True):
     """The queries' rows [batch · query_heads · query_length] in ``count`` units of ``rows`` rows; the last may be

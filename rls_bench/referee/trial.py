@@ -56,7 +56,7 @@ class Trial:
         """
         try:
             return self._look(tray, second, around, thrice)
-        except _Wrong as error:
+        except Wrong as error:
             return Finding("wrong", str(error))
 
     def _look(self, tray: Tray, second: Contents, around: Around, thrice: bool) -> Finding | None:
@@ -87,7 +87,7 @@ class Trial:
     def compare(self) -> None:
         """Raise where the inputs no longer hold what was written into them."""
         if changed := self.operands.changed():
-            raise _Wrong(f"changed its input {', '.join(changed)}")
+            raise Wrong(f"changed its input {', '.join(changed)}")
 
     def _parts(self, result: Any) -> list[Tensor]:
         return result_parts(result, self.problem)
@@ -104,12 +104,12 @@ class Trial:
         before = {_place(tensor) for tensor in earlier}
         for part in found:
             if (name := inputs.get(_place(part))) is not None:
-                raise _Wrong(f"its output lies in the memory of its input {name}")
+                raise Wrong(f"its output lies in the memory of its input {name}")
             if _place(part) in before:
-                raise _Wrong("each output overwrites the one before: two results share memory")
+                raise Wrong("each output overwrites the one before: two results share memory")
 
 
-class _Wrong(Exception):
+class Wrong(Exception):
     """A check failed; the message is the reason."""
 
 
@@ -118,7 +118,7 @@ def result_parts(result: Any, problem: Problem) -> list[Tensor]:
     try:
         return parts(result, problem)
     except ValueError as error:
-        raise _Wrong(str(error)) from None
+        raise Wrong(str(error)) from None
 
 
 def _place(tensor: Tensor) -> int:

@@ -55,6 +55,10 @@ class Board:
         elif isinstance(entry, journal.Twinned):
             self.twin = entry.backend
             self._add(entry.backend + TWIN, entry.backend)
+        elif isinstance(entry, journal.Redone):
+            for cell in self._cells.values():
+                if cell.index == entry.problem:
+                    cell.forget(entry.launch)
         else:
             if isinstance(entry, journal.Took):
                 self.last_launch = max(self.last_launch, entry.launch)
@@ -129,10 +133,12 @@ class Board:
                 "workspace_bytes": checked.workspace_bytes,
                 "kernels": checked.kernels,
                 "probes": checked.probes,
+                "settings": checked.settings,
+                "steers": checked.steers,
             }
         if ok:
             shared |= {
-                "samples_ns": {question: cell.launches(question) for question in cell.samples},
+                "samples_ns": {question: taken for question in cell.samples if (taken := cell.launches(question))},
                 "warmup_ns": [cell.warmups[launch] for launch in sorted(cell.warmups)],
                 "stopped": stopped(cell, self._plan.target_interval, interrupted),
             }
