@@ -64,9 +64,11 @@ class Referee:
         assert isinstance(letter.message, Drawn)
         return letter.descriptors[0], letter.message.layout
 
-    def judge(self, draw: Draw, contents: Contents, tray: int, slot: int, steers: bool) -> Agreement:
-        """Whether the result in a slot of ``tray`` is right."""
-        reply = self._ask(JudgeResult(draw, contents, slot, steers), tray).message
+    def judge(
+        self, draw: Draw, contents: Contents, tray: int, slot: int, steers: bool, repeats: int | None = None
+    ) -> Agreement:
+        """Whether the result in a slot of ``tray`` is right; with ``repeats``, whether it is that slot's once more."""
+        reply = self._ask(JudgeResult(draw, contents, slot, steers, repeats), tray).message
         assert isinstance(reply, Judged)
         return reply.agreement
 

@@ -61,7 +61,7 @@ class Judge:
         output = result.output
         if not bool(output.isfinite().all()):
             bad = int((~output.isfinite()).sum())
-            return _failed(f"{bad} of {output.numel()} output elements are not finite, or were never written")
+            return failed(f"{bad} of {output.numel()} output elements are not finite, or were never written")
         mix = Mix.at(contents, self._units.count)
         first, second = (self._truth(query, contents.bias if steers else None) for query in (0, 1))
         rows = self._sides(mix)
@@ -170,5 +170,6 @@ def _stray_rows(output: Tensor, plain: Tensor, allowed: Tensor) -> str:
     return f"{int(off.sum())} rows are off by up to {float(shares.max()):.2g} of their size; {which}"
 
 
-def _failed(reason: str) -> Agreement:
+def failed(reason: str) -> Agreement:
+    """A verdict on what could not be held against anything."""
     return Agreement(error=None, floor=None, ratio=None, passed=False, reason=reason)

@@ -44,12 +44,16 @@ class Draw(msgspec.Struct, tag=True, frozen=True):
 
 
 class JudgeResult(msgspec.Struct, tag=True):
-    """Judge the result in a slot of the tray that comes along, of a call on ``contents`` of what ``draw`` drew."""
+    """Judge the result in a slot of the tray that comes along, of a call on ``contents`` of what ``draw`` drew.
+
+    ``repeats``: the slot of an earlier result on the same contents, of which it must be the same bits.
+    """
 
     draw: Draw
     contents: Contents
     slot: int
     steers: bool
+    repeats: int | None = None
 
 
 Request = Describe | Draw | JudgeResult

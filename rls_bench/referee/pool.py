@@ -46,7 +46,7 @@ class Pool:
         names = {"query": OTHER * query + "query", "bias": OTHER * bias + "bias"}
         plain = replace(self.problem, requires_grad=False)
         rest = [name for name in ("key", "value", "strength", "key_lengths") if name in self.tensors]
-        chosen = {**names, **{name: name for name in rest}}
+        chosen = names | {name: name for name in rest}
         on_device = {name: self.tensors[source].to(plain.device) for name, source in chosen.items()}
         return Inputs(problem=plain, scale=self.layout.scale, **on_device)
 
@@ -104,7 +104,7 @@ def _drawn(problem: Problem, excerpt: bool) -> Inputs:
 def _chunks(named: dict[str, Tensor]) -> Iterator[memoryview | bytes]:
     for tensor in named.values():
         flat = tensor.detach().contiguous().flatten().view(torch.uint8).numpy()
-        yield memoryview(flat)
+        yield flat.data
         yield bytes(-flat.size % _ALIGNMENT)
 
 

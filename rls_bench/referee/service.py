@@ -13,12 +13,13 @@ import sys
 import torch
 
 from rls_bench.machines import host
+from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Agreement
 from rls_bench.referee import pool
-from rls_bench.referee.judge import Judge
+from rls_bench.referee.judge import Judge, failed
 from rls_bench.referee.messages import Describe, Described, Draw, Drawn, Failed, Judged, Reply, Request
 from rls_bench.referee.pool import Pool
-from rls_bench.referee.results import taken
+from rls_bench.referee.results import slot_bytes, taken
 from rls_bench.referee.wire import Channel, Closed
 
 # Draws and their truths are kept for later launches, up to this.
@@ -40,9 +41,11 @@ class Service:
             return Drawn(judge.pool.layout), [memory]
         judge = self._judge(request.draw)[1]
         try:
+            if request.repeats is not None:
+                return Judged(_repeated(descriptors[0], judge.pool.problem, request.repeats, request.slot)), []
             result = taken(descriptors[0], judge.pool.problem, request.slot)
         except (OSError, ValueError, IndexError) as error:
-            return Judged(Agreement(None, None, None, passed=False, reason=f"handed over no result: {error}")), []
+            return Judged(failed(f"handed over no result: {error}")), []
         return Judged(judge.judge(result, request.contents, request.steers)), []
 
     def look_ahead(self, request: Request) -> None:
@@ -69,6 +72,15 @@ class Service:
         while len(self._judges) > 2 and sum(judge.size for _, judge in self._judges.values()) > _MOST_BYTES:
             memory, _ = self._judges.pop(next(iter(self._judges)))
             os.close(memory)
+
+
+def _repeated(tray: int, problem: Problem, earlier: int, later: int) -> Agreement:
+    """Whether two results are the same bits; the earlier one is judged by what it is."""
+    size = slot_bytes(problem)
+    one, other = (os.pread(tray, size, slot * size) for slot in (earlier, later))
+    if one == other:
+        return Agreement(None, None, None, passed=True)
+    return failed("gave another result the second time")
 
 
 def main(descriptor: int) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from types import TracebackType
 
 from rls_bench.records.record import Question
 from rls_bench.runner import messages, nursery, process, sense
 from rls_bench.runner.nursery import Nursery
-from rls_bench.runner.process import NurseryLost, Worker, WorkerLost
+from rls_bench.runner.process import Worker, WorkerLost
 
 # Letting go of tensors takes no time; a destructor that hangs is waited for no longer.
 _RELEASE_SECONDS = 10.0
@@ -71,12 +69,20 @@ class Crew:
         """
         new = [label for label in self._workers if label not in self.measurable]
         answers: dict[str, messages.Introduction | WorkerLost] = {}
-        for label in new:
+        for group in [[label] for label in new] if self.alone else [new]:
+            answers |= self._introduce(group, request)
+        return answers
+
+    def _introduce(
+        self, labels: list[str], request: messages.Introduce
+    ) -> dict[str, messages.Introduction | WorkerLost]:
+        answers: dict[str, messages.Introduction | WorkerLost] = {}
+        for label in labels:
             try:
                 self.tell(label, request)
             except WorkerLost as lost:
                 answers[label] = lost
-        for label in new:
+        for label in labels:
             if label in answers:
                 continue
             try:

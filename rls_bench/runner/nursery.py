@@ -54,7 +54,7 @@ class Nursery:
         return self._process.pid
 
     def fork(self, backend: str, descriptors: Sequence[int]) -> Forked:
-        """A worker for ``backend`` on its channel, tray, output and errors; raises OSError where the nursery is gone."""
+        """A worker for ``backend`` on its channel, tray, output and errors; raises OSError where nobody forks it."""
         socket.send_fds(self._socket, [json.dumps(["fork", backend]).encode()], list(descriptors))
         return Forked(self, int(self._answer()))
 

@@ -54,7 +54,7 @@ class Quiet:
             each.idle_ns = each.worked_ns = 0
 
     def disturber(self, on_turn: str) -> str | None:
-        """Take in the turn of ``on_turn``, which is over: a label that has worked too much in others' turns, or None."""
+        """Take in the turn of ``on_turn``, which is over: a label that works too much in others' turns, or None."""
         self._look(on_turn)
         for label, each in self._watched.items():
             if each.worked_ns >= MOST_NS and each.worked_ns >= MOST_SHARE * each.idle_ns:

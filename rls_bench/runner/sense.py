@@ -23,8 +23,6 @@ _SLACK_NS = 1_000_000
 # In the fullest of several turns calls take at least this share of the time; in an honest one nine tenths and more.
 LEAST_SHARE = 0.4
 ENOUGH_TURNS = 3
-# Calls with cold caches take as long as warm ones at least, but for noise.
-_COLD_AGAINST_WARM = 0.4
 # Ten times what any machine of its kind does: operations a second of a CPU core and of a GPU.
 _CORE_FLOPS = 2e13
 _GPU_FLOPS = 3e16
@@ -38,8 +36,9 @@ def nonsense(request: messages.Request, reply: messages.Reply) -> str:
         if len(reply.supports) != len(request.problems):
             return f"{len(reply.supports)} answers to {len(request.problems)} problems"
     elif isinstance(request, messages.Prepare) and isinstance(reply, messages.Prepared):
-        if reply.status == "ok" and reply.handed != 2:
-            return f"{reply.handed} results of two calls"
+        calls = 3 if request.timed else 2
+        if not 0 <= reply.handed <= calls or (reply.status == "ok" and reply.handed < calls):
+            return f"{reply.handed} results of {calls} calls"
         if not all(map(_is_time, (reply.call_ns, reply.calls_ns, reply.compile_seconds or 0))):
             return "times that are none"
     elif isinstance(request, messages.Sample) and isinstance(reply, messages.Sampled) and reply.status == "ok":
@@ -70,28 +69,22 @@ class Clocks:
         self._least_ns = problem.flops / 2 / peak * 1e9
         self._turns = 0
         self._fullest = 0.0
-        self._warm_ns = math.inf
 
     def complaint(self, request: messages.Sample, reply: messages.Sampled, wall_ns: int) -> str:
         """What cannot be of a turn that took ``wall_ns``, or an empty string."""
         if reply.calls_ns > wall_ns * _CLOCKS_DIFFER + _SLACK_NS:
-            return (
-                f"its clock and the coordinator's differ: calls of {_ms(reply.calls_ns)} in a turn of {_ms(wall_ns)}"
-            )
+            return f"its clock and the coordinator's differ: calls of {_ms(reply.calls_ns)} in a turn of {_ms(wall_ns)}"
         fastest = min(reply.samples_ns)
         if fastest < self._least_ns:
             return f"a call of {fastest:.0f} ns: no machine does these products in less than {self._least_ns:.0f} ns"
         if request.question == "warm":
             self._turns += 1
             self._fullest = max(self._fullest, reply.calls_ns / wall_ns)
-            self._warm_ns = min(self._warm_ns, fastest)
             if self._turns >= ENOUGH_TURNS and self._fullest < LEAST_SHARE:
                 return (
                     f"its clock and the coordinator's differ: in the fullest of {self._turns} turns its calls filled "
                     f"{self._fullest:.0%} of the time"
                 )
-        elif request.question == "cold" and math.isfinite(self._warm_ns) and fastest < _COLD_AGAINST_WARM * self._warm_ns:
-            return f"a call with cold caches took {_ms(fastest)}, where warm ones take {_ms(self._warm_ns)}"
         return ""
 
 

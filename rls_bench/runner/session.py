@@ -144,8 +144,9 @@ class Session:
             # A driver that has been woken doesn't survive a fork.
             forks = all(problem.device == "cpu" for problem in plan.problems)
             with Crew(plan.timeout_seconds, plan.compile_timeout_seconds, forks) as crew:
-                self._meet(referee)
-                self._start(crew, labels)
+                with self._ledger.starting():
+                    self._meet(referee)
+                    self._start(crew, labels)
                 for index in range(len(plan.problems)):
                     due = [cell for cell in cells if cell.index == index and cell.is_open]
                     # The twin is chosen on the first problem, and takes part from there on.
@@ -166,25 +167,23 @@ class Session:
 
     def _start(self, crew: Crew, labels: list[str]) -> None:
         """Start workers side by side, for importing is most of it, and close the cells that they cannot do."""
-        with self._ledger.starting():
-            for label in labels:
-                crew.start(label, backend_of(label))
-            answers = self._introduced(crew)
+        for label in labels:
+            crew.start(label, backend_of(label))
+        answers = self._introduced(crew)
         for label, answer in answers.items():
             cells = self._board.of_label(label)
             if isinstance(answer, WorkerLost):
                 self._lost(cells, answer)
                 continue
             for cell in cells:
-                for verdict, status in (
-                    (answer.available, "unavailable"),
-                    (answer.measurable, None),
-                    (answer.supports[cell.index], "unsupported"),
-                ):
+                supports = answer.supports[cell.index]
+                for verdict in (answer.available, answer.measurable, supports):
                     if verdict.failed:
                         self._end(cell, "failed", verdict.reason)
-                    elif not verdict.yes and status is not None:
-                        self._end(cell, status, verdict.reason)
+                if not answer.available.yes:
+                    self._end(cell, "unavailable", answer.available.reason)
+                elif not supports.yes:
+                    self._end(cell, "unsupported", supports.reason)
 
     def _introduced(self, crew: Crew) -> dict[str, messages.Introduction | WorkerLost]:
         request = messages.Introduce(self._plan.problems)
@@ -288,28 +287,30 @@ class Session:
             self._ledger.checked(0, time.monotonic() - began)
         else:
             self._ledger.checked(reply.calls_ns, reply.compile_seconds)
-        judged: Agreement | None = None
-        if reply.status == "ok":
-            began = time.monotonic()
-            first, second = (
-                self._judge(crew, cell, contents, slot) for slot, contents in enumerate(request.contents)
-            )
-            judged = first if not first.passed or second.passed else second
-            self._ledger.judged(time.monotonic() - began)
+        judged = self._judge_first(crew, cell, request, reply.handed)
         if cell.checked is None:
             measurable = crew.measurable.get(cell.label, messages.Verdict(True))
             known = self._board[cell.backend, cell.index].checked
             learnt = _checked(cell, reply, judged, measurable, cell.label not in crew.unsteered)
             self._note(learnt if known is None else replace(known, label=cell.label))
+        # What else was seen explains a result that isn't right.
+        if reply.status == "ok" and judged is not None and not judged.passed:
+            self._close(crew, cell, "wrong", judged.reason)
+            return None
         if reply.status != "ok":
             self._close(crew, cell, reply.status, reply.reason)
             return None
-        assert judged is not None
-        if not judged.passed:
-            self._close(crew, cell, "wrong", judged.reason)
-            return None
         self._tell("checked", "agrees with the oracle", cell)
         return reply.call_ns if cell.is_open else None
+
+    def _judge_first(self, crew: Crew, cell: Cell, request: messages.Prepare, handed: int) -> Agreement | None:
+        """The verdict on the first results handed over: the first that isn't right, or else the very first."""
+        began = time.monotonic()
+        first, second = request.contents
+        asked = [(first, None), (second, None), (second, 1)][:handed]
+        verdicts = [self._judge(crew, cell, contents, slot, again) for slot, (contents, again) in enumerate(asked)]
+        self._ledger.judged(time.monotonic() - began)
+        return next((verdict for verdict in verdicts if not verdict.passed), verdicts[0] if verdicts else None)
 
     def _seed(self, launch: int, cell: Cell) -> str:
         """A seed that no turn of this or any other run has had."""
@@ -328,10 +329,12 @@ class Session:
         self._ledger.judged(time.monotonic() - began)
         return drawn
 
-    def _judge(self, crew: Crew, cell: Cell, contents: Contents, slot: int) -> Agreement:
+    def _judge(
+        self, crew: Crew, cell: Cell, contents: Contents, slot: int, repeats: int | None = None
+    ) -> Agreement:
         assert self._referee is not None
-        steers = cell.label not in crew.unsteered
-        return self._referee.judge(self._request(crew, cell), contents, crew.tray(cell.label), slot, steers)
+        steers, tray = cell.label not in crew.unsteered, crew.tray(cell.label)
+        return self._referee.judge(self._request(crew, cell), contents, tray, slot, steers, repeats)
 
     def _start_twin(self, crew: Crew, call_ns: dict[str, int], index: int) -> Cell:
         """Choose the backend that runs twice, of those that can do most of the problems the quickest, and start it."""
@@ -442,7 +445,7 @@ class Session:
             self._end(cell, "throttled", f"every sample was taken while {why}")
 
     def _lost(self, cells: list[Cell], lost: WorkerLost, waited_seconds: float = 0.0) -> None:
-        """End cells whose worker is gone, and where waiting was in vain, what would have its backend waited for again."""
+        """End cells whose worker is gone; where it was waited for in vain, those for which it would be once more."""
         for cell in cells:
             self._end(cell, lost.status, lost.reason)
         if lost.status != "timeout" or not cells:

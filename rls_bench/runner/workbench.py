@@ -26,6 +26,7 @@ from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
 from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
 from rls_bench.runner import kin, messages
+from rls_bench.runner.intact import Intact
 from rls_bench.runner.kernels import kernels_of
 from rls_bench.runner.settings import settings
 from rls_bench.runner.words import one_line, told
@@ -62,6 +63,7 @@ class Workbench:
         self._calls_ns = self._last_ns = 0
         self._children: list[int] = []
         self._resolution_ns = clock.resolution_ns()
+        self._intact = Intact()
         # What has been imported stays: with it set aside, each later collection takes a millisecond, not a hundred.
         gc.freeze()
 
@@ -72,7 +74,8 @@ class Workbench:
         if isinstance(request, messages.Introduce):
             return self._introduce(request)
         if isinstance(request, messages.Release):
-            self._release()
+            self._drop()
+            self._tray.clear()
             return messages.Released()
         reply: messages.Prepared | messages.Sampled
         try:
@@ -88,7 +91,8 @@ class Workbench:
             for descriptor in descriptors:
                 os.close(descriptor)
         if reply.status != "ok":
-            self._release()
+            # What was handed over stays: the referee may know more.
+            self._drop()
         reply.calls_ns = self._calls_ns
         reply.noise = _noise_since(printed)
         return reply
@@ -117,7 +121,7 @@ class Workbench:
 
     def _prepare(self, request: messages.Prepare, memory: int) -> messages.Prepared:
         """Prepare the backend and hand over its first results; the first thing found wrong ends it."""
-        self._release()
+        self._drop()
         backend, pool = registry.get(self._name), Pool(memory, request.layout)
         self._tray.lay_out(pool.problem, SLOTS)
         reply = messages.Prepared("ok")
@@ -136,13 +140,12 @@ class Workbench:
             return result
 
         finding = trial.look(self._tray, second, around, thrice=request.timed)
-        if finding is None:
-            reply.handed = 2
-            if request.timed:
-                # What compiled only as it was first called shows as what that call took beyond a later one.
-                reply.compile_seconds += max(0, times[0] - times[-1]) / 1e9
-                reply.call_ns = self._whole_call_ns(trial.call, pool.problem)
-                finding = self._lay_out(backend, pool, trial, request, reply)
+        reply.handed = trial.handed
+        if finding is None and request.timed:
+            # What compiled only as it was first called shows as what that call took beyond a later one.
+            reply.compile_seconds += max(0, times[0] - times[-1]) / 1e9
+            reply.call_ns = self._whole_call_ns(trial.call, pool.problem)
+            finding = self._lay_out(backend, pool, trial, request, reply)
         if (finding := finding or self._meddled()) is not None:
             reply.status, reply.reason = finding.status, finding.reason
         reply.settings = settings()
@@ -292,13 +295,14 @@ class Workbench:
         """What the backend did to this process: other timers, children left behind."""
         if timers := clock.replaced():
             return Finding("failed", f"it put a timer of its own in place of {timers}")
+        if changed := self._intact.changed():
+            return Finding("failed", f"it put something of its own in place of {changed}")
         if extra := sorted(set(kin.children(os.getpid())) - set(self._children)):
             return Finding("failed", f"a call left a child process behind (pid {', '.join(map(str, extra))})")
         return None
 
-    def _release(self) -> None:
+    def _drop(self) -> None:
         self._bench = None
-        self._tray.clear()
         gc.collect()
         if torch.cuda.is_available():
             # After a fault on the device nothing there works any more; the reply tells of the fault itself.

@@ -56,9 +56,7 @@ class Warm:
     # So long that an interrupt of some microseconds doesn't show.
     least_ns = 2_000_000
 
-    def __init__(
-        self, primes: bool = True, now_ns: clock.Clock = clock.now_ns, renew: Renew = _leave_alone
-    ) -> None:
+    def __init__(self, primes: bool = True, now_ns: clock.Clock = clock.now_ns, renew: Renew = _leave_alone) -> None:
         self.primes = primes
         self._now_ns = now_ns
         self._renew = renew
