@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 from rls_bench.runner import kin
 
-# GNU OpenMP's threads spin for up to 4 ms after a call, which is a tenth of the next worker's turn. Beyond this share
-# of the time, and this much, a worker takes a core from the others.
-MOST_SHARE = 0.25
-MOST_NS = 50_000_000
+# GNU OpenMP's threads spin for up to 4 ms of CPU time after a call. What a worker uses in others' turns beyond twice
+# that for each turn of its own, beyond a start, and beyond this share of the time, it takes from them. A share alone
+# would say little: on a busy machine even a thread that never rests gets but a part of a core.
+_AFTER_TURN_NS = 8_000_000
+_START_NS = 30_000_000
+_LEAST_SHARE = 0.03
 # How often the trees are walked; between two walks only the processes already known are looked at.
 _WALK_NS = 500_000_000
 # Thread pools and compilers' helpers fall silent this soon once nothing is asked.
@@ -26,6 +28,7 @@ class _Watched:
     pid: int
     tree: list[int] = field(default_factory=list)
     used_ns: int = 0
+    turns: int = 0
     # Since the watch began, outside of its turns.
     idle_ns: int = 0
     worked_ns: int = 0
@@ -57,7 +60,8 @@ class Quiet:
         """Take in the turn of ``on_turn``, which is over: a label that works too much in others' turns, or None."""
         self._look(on_turn)
         for label, each in self._watched.items():
-            if each.worked_ns >= MOST_NS and each.worked_ns >= MOST_SHARE * each.idle_ns:
+            allowed_ns = max(_START_NS + _AFTER_TURN_NS * each.turns, _LEAST_SHARE * each.idle_ns)
+            if each.worked_ns > allowed_ns:
                 return label
         return None
 
@@ -70,7 +74,9 @@ class Quiet:
                 used_ns = kin.cpu_ns(each.pid)
             else:
                 used_ns = max(each.used_ns, sum(map(_cpu_ns, each.tree)))
-            if label != on_turn and self._at_ns:
+            if label == on_turn:
+                each.turns += 1
+            elif self._at_ns:
                 each.worked_ns += max(0, used_ns - each.used_ns)
                 each.idle_ns += now_ns - self._at_ns
             each.used_ns = used_ns

@@ -329,9 +329,7 @@ class Session:
         self._ledger.judged(time.monotonic() - began)
         return drawn
 
-    def _judge(
-        self, crew: Crew, cell: Cell, contents: Contents, slot: int, repeats: int | None = None
-    ) -> Agreement:
+    def _judge(self, crew: Crew, cell: Cell, contents: Contents, slot: int, repeats: int | None = None) -> Agreement:
         assert self._referee is not None
         steers, tray = cell.label not in crew.unsteered, crew.tray(cell.label)
         return self._referee.judge(self._request(crew, cell), contents, tray, slot, steers, repeats)
