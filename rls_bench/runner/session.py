@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from rls_bench.backends import registry
 from rls_bench.errors import RecordError
 from rls_bench.records import record
+from rls_bench.records.flips import flips
 from rls_bench.records.record import Agreement, Question, Status
 from rls_bench.referee.client import Referee
 from rls_bench.referee.contents import Contents
@@ -28,13 +29,13 @@ from rls_bench.runner import journal, messages, process, provenance
 from rls_bench.runner.board import TWIN, Board, backend_of
 from rls_bench.runner.cell import Cell, race
 from rls_bench.runner.crew import Crew
-from rls_bench.runner.flips import flips
 from rls_bench.runner.ledger import Ledger
 from rls_bench.runner.plan import Event, Plan, Summary
 from rls_bench.runner.process import NurseryLost, WorkerLost
 from rls_bench.runner.quiet import Quiet
 from rls_bench.runner.sense import Clocks
 from rls_bench.runner.throttle import ClockWatch
+from rls_bench.runner.words import one_line
 from rls_bench.timing import steadiness
 
 # A turn is about this long where samples are shorter, so that handing out turns costs little.
@@ -220,7 +221,7 @@ class Session:
     def _slice_once(self, crew: Crew, launch: int, cells: list[Cell]) -> None:
         with self._ledger.checking(thorough=any(cell.checked is None for cell in cells)):
             call_ns = self._prepare_all(crew, launch, cells)
-            if self._plan.aa and self._board.twin is None and call_ns:
+            if self._plan.aa and not self._board.has_twin() and call_ns:
                 cells = [*cells, self._start_twin(crew, call_ns, cells[0].index)]
                 self._prepare_all(crew, launch, cells[-1:])
         with self._ledger.taking_turns():
@@ -464,7 +465,7 @@ class Session:
 
     def _end(self, cell: Cell, status: Status, reason: str) -> None:
         if cell.status is None:
-            self._note(journal.Ended(cell.label, cell.index, status, reason))
+            self._note(journal.Ended(cell.label, cell.index, status, one_line(reason)))
             self._tell("closed", f"{status}: {reason}", cell)
 
     def _note(self, entry: journal.Entry) -> None:
@@ -483,7 +484,7 @@ class Session:
         for entry in records:
             record.append(self._out, entry)
         self._log.close(remove=not unmeasured)
-        self._warnings += flips(board.recorded + records)
+        self._warnings += [flip.title for flip in flips(board.recorded + records)]
         return Summary(
             started.run,
             board.recorded + records,
