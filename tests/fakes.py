@@ -80,6 +80,18 @@ class HardExit(Healthy):
         os._exit(3)
 
 
+class DeviceFault(Healthy):
+    """Ends as torch does after a CUDA error: the error, then advice that is always the same."""
+
+    def call(self, inputs: Inputs) -> Any:
+        print("torch.AcceleratorError: CUDA error: an illegal memory access was encountered", file=sys.stderr)
+        print("Search for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda for more.", file=sys.stderr)
+        print("CUDA kernel errors might be asynchronously reported at some other API call.", file=sys.stderr)
+        print("For debugging consider passing CUDA_LAUNCH_BLOCKING=1", file=sys.stderr)
+        print("Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
 class OutOfMemory(Healthy):
     def call(self, inputs: Inputs) -> Any:
         return torch.empty(1 << 60)
@@ -293,6 +305,7 @@ LATE_CRASH = LateCrash()
 HANG = Hang()
 EXIT = Exit()
 HARD_EXIT = HardExit()
+DEVICE_FAULT = DeviceFault()
 OUT_OF_MEMORY = OutOfMemory()
 RAISES = Raises()
 WRONG = Wrong()

@@ -17,7 +17,7 @@ class Cpu(Backend):
     """Once: the library is compiled, or found in the user's cache. In the call: everything, packing of keys too."""
 
     name = "cpu"
-    summary = "our C++ kernel: packed keys, softmax in registers, exact eps and statistics in the same pass"
+    summary = "our C++ kernel: packed keys, exact eps, statistics in the pass"
     kernels = ("rls_kernels::cpu_forward",)
 
     def available(self) -> Support:

@@ -21,7 +21,7 @@ class Triton(Backend):
     """Once: tuning and compilation. In the call: the kernel, which reads b and λ as the caller gave them."""
 
     name = "triton"
-    summary = "our fused Triton kernels: bias as the first value of the score accumulator"
+    summary = "our fused Triton kernels: bias starts the score accumulator"
     kernels = ("prefill_kernel", "floored_kernel", "narrow_kernel", "decode_kernel")
 
     def available(self) -> Support:

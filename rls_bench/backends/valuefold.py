@@ -14,7 +14,7 @@ class ValueFold(Backend):
     """Once: nothing but the padding mask. In the call: the weights, the folded values, the kernel, the division."""
 
     name = "valuefold"
-    summary = "exp(λb) folded into the values of the flash kernel, exact eps"
+    summary = "exp(λb) folded into the flash kernel's values, exact eps"
     kernels = ("flash",)
 
     def supports(self, problem: Problem) -> Support:

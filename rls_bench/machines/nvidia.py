@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rls_bench.errors import DriverError
+from rls_bench.machines.visible import selected
 
 # NVML's clock event reasons, by bit; the second part of the pair says whether it takes speed away from a busy GPU.
 _EVENT_REASONS = {
@@ -30,9 +32,17 @@ _MENDS = {
 }
 
 
+# What a GPU or a driver that lacks a figure answers: not supported, no such function, no data, another version of the
+# arguments, and (driver 580 for application clocks) deprecated.
+_LACKING = (3, 13, 21, 25, 26)
+_NOT_FOUND = (2, 6)
+_VGPU = 2
+
+
 @contextmanager
 def gpu(device: int | str = 0) -> Iterator[Gpu]:
-    """Open NVML and one GPU: an index, or a UUID as torch or NVML spells it (``GPU-…`` or bare).
+    """Open NVML and one GPU: the one that CUDA counts as number ``device``, or a UUID as torch or NVML spells it
+    (``GPU-…``, ``MIG-…`` or bare).
 
     Raises DriverError, with the mend where one is known, where NVML or the GPU cannot be opened.
     """
@@ -45,27 +55,87 @@ def gpu(device: int | str = 0) -> Iterator[Gpu]:
     except pynvml.NVMLError as error:
         raise _driver_error("NVML", error) from error
     try:
-        try:
-            if isinstance(device, int):
-                handle = pynvml.nvmlDeviceGetHandleByIndex(device)
-            else:
-                handle = pynvml.nvmlDeviceGetHandleByUUID(device if device.startswith("GPU-") else f"GPU-{device}")
-        except pynvml.NVMLError as error:
-            raise _driver_error(f"GPU {device}", error) from error
-        yield Gpu(handle)
+        if isinstance(device, int):
+            device = selected(device, os.environ, _names())
+        yield Gpu(*_whole(_handle(device)))
     finally:
         pynvml.nvmlShutdown()
 
 
+def _names() -> list[str]:
+    """Names of all GPUs, in NVML's order; empty where one of them doesn't answer."""
+    try:
+        count = _call("nvmlDeviceGetCount") or 0
+        return [str(_call("nvmlDeviceGetName", _call("nvmlDeviceGetHandleByIndex", index))) for index in range(count)]
+    except DriverError:
+        return []
+
+
+def _handle(device: int | str) -> Any:
+    """NVML's handle of a GPU, by its own index or by UUID, whole or the start of it; a MIG instance has one, too."""
+    import pynvml
+
+    try:
+        if isinstance(device, int):
+            return pynvml.nvmlDeviceGetHandleByIndex(device)
+        # Torch leaves the kind out.
+        kinds = ("",) if device.startswith(("GPU-", "MIG-")) else ("GPU-", "MIG-")
+        for kind in kinds:
+            try:
+                return pynvml.nvmlDeviceGetHandleByUUID(kind + device)
+            except pynvml.NVMLError as error:
+                if error.value not in _NOT_FOUND:
+                    raise
+    except pynvml.NVMLError as error:
+        raise _driver_error(f"GPU {device}", error) from error
+    return _by_start(device)
+
+
+def _by_start(start: str) -> Any:
+    """The one GPU whose UUID starts so, as CUDA_VISIBLE_DEVICES allows; an old MIG name starts with its GPU's UUID."""
+    wanted = start.removeprefix("MIG-").partition("/")[0] if start.startswith("MIG-GPU-") else start
+    uuids = {}
+    for index in range(_call("nvmlDeviceGetCount") or 0):
+        handle = _call("nvmlDeviceGetHandleByIndex", index)
+        uuids[str(_call("nvmlDeviceGetUUID", handle))] = handle
+        for instance in range(_call("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+            mig = _call("nvmlDeviceGetMigDeviceHandleByIndex", handle, instance, lacking=(*_LACKING, *_NOT_FOUND))
+            if mig is not None:
+                uuids[str(_call("nvmlDeviceGetUUID", mig))] = mig
+    found = [handle for uuid, handle in uuids.items() if uuid.startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(uuids) or "none"
+    raise DriverError(
+        f"GPU {start}: {'more than one' if found else 'none'} of those that the driver shows here ({there}); "
+        "in a container, the one that CUDA computes on may be hidden from NVML"
+    )
+
+
+def _whole(handle: Any) -> tuple[Any, str]:
+    """The GPU to ask about clocks and power, and what it is shared with; NVML tells neither of a MIG instance."""
+    parent, shared = handle, ""
+    if bool(_call("nvmlDeviceIsMigDeviceHandle", handle)):
+        parent = _call("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle)
+        uuid = _call("nvmlDeviceGetUUID", parent)
+        shared = f"a MIG instance of {uuid}: clocks, power and energy are those of the whole GPU"
+    elif (mode := _call("nvmlDeviceGetMigMode", handle)) and mode[0]:
+        shared = "MIG is on: clocks, power and energy are those of the whole GPU, not of one instance"
+    elif _call("nvmlDeviceGetVirtualizationMode", handle) == _VGPU:
+        shared = "a vGPU: its clocks, power and energy are known to its host alone"
+    return parent, shared
+
+
 class Gpu:
-    """One GPU while NVML is open.
+    """One GPU while NVML is open; ``shared`` is a line where its figures are not those of one user's GPU alone.
 
     Every method returns None where the GPU or its driver lacks that figure, and raises DriverError where the driver
     fails to answer (a lost GPU, an unknown error).
     """
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, shared: str = "") -> None:
         self._handle = handle
+        self.shared = shared
 
     def name(self) -> str | None:
         return self._ask("nvmlDeviceGetName")
@@ -79,9 +149,7 @@ class Gpu:
 
     def driver(self) -> str | None:
         """Version of the driver."""
-        import pynvml
-
-        return _answer("driver version", pynvml.nvmlSystemGetDriverVersion)
+        return _call("nvmlSystemGetDriverVersion")
 
     def sm_clock_mhz(self) -> int | None:
         """SM clock of this moment."""
@@ -140,20 +208,20 @@ class Gpu:
         return self._ask("nvmlDeviceGetCurrentClocksThrottleReasons") if mask is None else mask
 
     def _ask(self, function: str, *arguments: int) -> Any:
-        import pynvml
-
-        return _answer(function, getattr(pynvml, function), self._handle, *arguments)
+        return _call(function, self._handle, *arguments)
 
 
-def _answer(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def _call(function: str, *arguments: Any, lacking: tuple[int, ...] = _LACKING) -> Any:
+    """NVML's answer; None where GPU, driver or nvidia-ml-py lack the function."""
     import pynvml
 
+    known: Callable[..., Any] | None = getattr(pynvml, function, None)
     try:
-        return function(*arguments)
-    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NoData):
-        return None
+        return None if known is None else known(*arguments)
     except pynvml.NVMLError as error:
-        raise _driver_error(what, error) from error
+        if error.value in lacking:
+            return None
+        raise _driver_error(function, error) from error
 
 
 def _driver_error(what: str, error: Any) -> DriverError:

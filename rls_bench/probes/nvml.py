@@ -52,7 +52,8 @@ PROBE = NvmlProbe()
 def opened(device: str) -> AbstractContextManager[nvidia.Gpu]:
     """The GPU that torch calls ``device``; raises DriverError as ``nvidia.gpu`` does.
 
-    NVML counts every GPU of the machine and torch only those that it was shown: their UUIDs are the same.
+    NVML counts every GPU of the machine and torch only those that it was shown, in an order of its own: their UUIDs
+    are the same.
     """
     import torch
 
@@ -65,7 +66,8 @@ def watch(gpu: nvidia.Gpu, call: Call, synchronize: Callable[[], None], seconds:
     """Repeat ``call`` for ``seconds`` and read ``gpu`` meanwhile.
 
     Clocks and power are medians over the window, the temperature its highest, the event reasons their union. A
-    figure that the driver fails to give is None, and ``reason`` says why the first one failed.
+    figure that the driver fails to give is None, and ``reason`` says why the first one failed; ``shared`` says where
+    the figures are not those of this GPU's user alone.
     """
     failures: list[str] = []
 
@@ -111,6 +113,8 @@ def watch(gpu: nvidia.Gpu, call: Call, synchronize: Callable[[], None], seconds:
         "window_seconds": elapsed,
         "calls": calls,
     }
+    if gpu.shared:
+        measures["shared"] = gpu.shared
     if failures:
         measures["reason"] = failures[0]
     return measures

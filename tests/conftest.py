@@ -17,7 +17,7 @@ import pytest
 def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder that holds the stub as libnvidia-ml.so.1."""
     folder = tmp_path_factory.mktemp("nvml")
-    source = Path(__file__).with_name("nvml_stub.c")
+    source = Path(__file__).parent / "machines" / "nvml_stub.c"
     command = ["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1"]
     subprocess.run([*command, "-o", str(folder / "libnvidia-ml.so.1"), str(source)], check=True)
     return folder
