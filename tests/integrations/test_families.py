@@ -166,3 +166,31 @@ def test_layers_that_softcap_may_be_left_out():
     model = _refused("Gemma2")
     with steer(model, bias=saliency(), heads=torch.zeros(2, 4)), torch.no_grad():
         model(tokens(length=LENGTH))
+
+
+@torch.no_grad()
+def test_quantized_caches_are_steered_as_a_mask_with_the_bias_would():
+    model, ids, bias = build("llama"), tokens(), saliency()
+
+    def cache():
+        return transformers.QuantizedCache("fp8", model.config)
+
+    added = STRENGTH * torch.nn.functional.pad(bias, (0, DECODED))[:, None, None]
+    causal = torch.ones(LENGTH + DECODED, LENGTH + DECODED, dtype=torch.bool).tril()
+    mask = torch.where(causal, added, torch.finfo(torch.float32).min)
+    plain, wanted, done = cache(), [], 0
+    for part in PARTS["at once"]:
+        rows = slice(done, done + part)
+        given = mask[:, :, rows, : rows.stop]
+        wanted.append(
+            model(
+                ids[:, rows],
+                past_key_values=plain,
+                attention_mask=given,
+                position_ids=torch.arange(rows.start, rows.stop)[None],
+            ).logits
+        )
+        done += part
+    with steer(model, bias=bias, strength=STRENGTH):
+        steered = in_parts(model, ids, PARTS["at once"], cache())
+    torch.testing.assert_close(steered, torch.cat(wanted, 1), atol=1e-4, rtol=1e-3)
