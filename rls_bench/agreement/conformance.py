@@ -159,14 +159,15 @@ def _mixes_up_calls(backend: Backend, inputs: Inputs, others: Inputs) -> str:
 
 
 def _mixes_up_layers(backend: Backend, inputs: Inputs, others: Inputs) -> str:
-    """One prepared call serves all layers of a model, each with operands of its own."""
-    call = backend.prepare_layers(inputs)
+    """One launch serves all layers of a model, each with operands of its own."""
+    launch = backend.launch(inputs)
+    steering = launch.steer(inputs.bias, inputs.strength, launch.see(inputs.key_lengths))
     for layer in (inputs, others, inputs):
         operands = (layer.query, layer.key, layer.value)
         strength = inputs.strength if backend.steers else torch.zeros_like(inputs.strength)
         judged = replace(inputs.with_operands(*operands), strength=strength)
-        if not judgement.judge(judged, call(*operands)).passed:
-            return "a call prepared for layers gave another result than one prepared for the layer alone"
+        if not judgement.judge(judged, launch.run(*operands, steering)).passed:
+            return "a launch for layers gave another result than a call prepared for the layer alone"
     return ""
 
 

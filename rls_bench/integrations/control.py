@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rls_bench.attention import steered_attention
 from rls_bench.backends import registry
-from rls_bench.backends.interface import LayerCall
+from rls_bench.backends.interface import Launch
 from rls_bench.integrations.passes import Arguments, Stream
 from rls_bench.integrations.visibility import View, Visibility, read_mask, without_mask
 from rls_bench.policy import dispatch
@@ -65,7 +65,7 @@ class Pass:
     _seen: dict[tuple[Any, ...], tuple[Tensor | None, Visibility]] = field(default_factory=dict)
     _biases: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
     bound: dict[tuple[Any, ...], Inputs] = field(default_factory=dict)
-    calls: dict[tuple[Any, ...], LayerCall] = field(default_factory=dict)
+    calls: dict[tuple[Any, ...], tuple[Launch, Any]] = field(default_factory=dict)
 
     def steers(self, layer: int) -> bool:
         """Whether λ may be other than 0 in ``layer``."""
@@ -353,8 +353,11 @@ class Control:
                 # Only λ of each head is another one.
                 inputs = replace(inputs, strength=self._of_heads(layer, number, query.device)[None, :, None])
             backend = registry.get(dispatch.resolve(self._backend, inputs.problem))
-            call = within.calls[of_strength] = backend.prepare_layers(inputs)
-        return call(query, key, value)
+            launch = backend.launch(inputs)
+            steering = launch.steer(inputs.bias, inputs.strength, launch.see(inputs.key_lengths))
+            call = within.calls[of_strength] = launch, steering
+        launch, steering = call
+        return launch.run(query, key, value, steering)
 
     def _of_heads(self, layer: int, number: float, device: torch.device) -> Tensor:
         """λ of each head before a gate or a mass has its say, [Hq]."""

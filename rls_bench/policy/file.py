@@ -94,7 +94,9 @@ class Rule:
 
     ``backends`` is the choice and, after it, what to take where it refuses a problem; empty where the evidence is too
     thin. ``margin`` is how much slower the next one is, ``worst_regret`` how much slower the choice is than the best
-    of any one problem here; both relative, 0.05 is 5 %, None where nothing was there to compare.
+    of any one problem here; both relative, 0.05 is 5 %, None where nothing was there to compare. ``regret_bound`` is
+    what that may be at 95 % confidence. ``costs`` has a figure for each measured problem, in their order: nanoseconds,
+    or whatever the objective counts; None where that backend lacks it.
     """
 
     kind: Kind
@@ -105,6 +107,13 @@ class Rule:
     why: str
     margin: float | None = None
     worst_regret: float | None = None
+    regret_bound: float | None = None
+    costs: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+
+    def cost(self, backend: str, place: int) -> float | None:
+        """What ``backend`` costs on the measured problem at ``place``; None where that isn't known."""
+        known = self.costs.get(backend)
+        return None if known is None else known[place]
 
     @property
     def shortest(self) -> int:

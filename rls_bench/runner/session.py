@@ -17,12 +17,12 @@ from msgspec.structs import replace
 from rls_bench.backends import registry
 from rls_bench.errors import RecordError
 from rls_bench.records import record
+from rls_bench.records.flips import flips
 from rls_bench.records.record import Question, Status
 from rls_bench.runner import journal, messages, provenance
 from rls_bench.runner.board import TWIN, Board, backend_of
 from rls_bench.runner.cell import Cell, race
 from rls_bench.runner.crew import Crew
-from rls_bench.runner.flips import flips
 from rls_bench.runner.ledger import Ledger
 from rls_bench.runner.plan import Event, Plan, Summary
 from rls_bench.runner.process import WorkerLost
@@ -341,7 +341,7 @@ class Session:
         for entry in records:
             record.append(self._out, entry)
         self._log.close(remove=not unmeasured)
-        self._warnings += flips(board.recorded + records)
+        self._warnings += [flip.title for flip in flips(board.recorded + records)]
         return Summary(
             started.run,
             board.recorded + records,

@@ -64,14 +64,45 @@ def test_the_order_of_search_is_argument_variable_config(tmp_path: Path, monkeyp
     assert policy.explain(problem()) == policy.Choice("keyfold", "fastest that agrees", policy.default_path())
 
 
-def test_regimes_meet_between_their_lengths_and_end_at_the_measured_bounds(tmp_path: Path) -> None:
+def test_regimes_without_figures_meet_midway_and_end_at_the_measured_bounds(tmp_path: Path) -> None:
     path = write(tmp_path / "p.json", rule(("eager",), 256, 1024), rule(("keyfold",), 4096, 8192))
-    picked = {length: policy.pick(problem(length), path) for length in (256, 1024, 2000, 2048, 2049, 8192)}
-    assert list(picked.values()) == ["eager", "eager", "eager", "eager", "keyfold", "keyfold"]
+    picked = {length: policy.pick(problem(length), path) for length in (256, 1024, 2040, 2060, 8192)}
+    assert list(picked.values()) == ["eager", "eager", "eager", "keyfold", "keyfold"]
     outside = policy.explain(problem(8193), path)
     assert outside.policy is None
-    assert "measured key lengths 256 to 8192" in outside.why
+    assert "no measurement of this kind about these sizes" in outside.why
     assert policy.explain(problem(255), path).policy is None
+    assert policy.explain(problem(600), path).why.startswith("not measured, between key lengths 256 and 1024")
+
+
+def test_between_measured_lengths_the_costs_decide_and_the_reason_says_so(tmp_path: Path) -> None:
+    """sdpa-math costs 1 ms at 256 and 100 ms at 1024, keyfold 2 and 3: they meet at 317, far from midway."""
+    both = ("sdpa-math", "keyfold")
+    short = replace(rule(both, 256), costs={"sdpa-math": (1e6,), "keyfold": (2e6,), "eager": (9e6,)})
+    long = replace(rule(both[::-1], 1024), costs={"sdpa-math": (1e8,), "keyfold": (3e6,)})
+    path = write(tmp_path / "p.json", short, long)
+    assert [policy.pick(problem(length), path) for length in (256, 310, 325, 1024)] == [*both[:1] * 2, *both[1:] * 2]
+    why = policy.explain(problem(500), path).why
+    assert why.startswith("not measured, between key lengths 256 and 1024: keyfold has the least cost")
+
+
+@pytest.mark.parametrize(("batch", "length"), [(64, 8192), (1, 128), (64, 129), (8, 8192)])
+def test_what_lies_in_the_box_but_not_between_the_measured_is_not_measured(
+    tmp_path: Path, batch: int, length: int
+) -> None:
+    path = write(tmp_path / "p.json", rule(("sdpa-math",), 8192, batch=1), rule(("keyfold",), 128, batch=64))
+    found = policy.explain(problem(length, batch=batch), path)
+    assert found.policy is None
+    assert "no measurement of this kind about these sizes" in found.why
+    # On the line between the two, and at its ends, they speak.
+    assert policy.explain(problem(1024, batch=8), path).policy == path
+    assert policy.explain(problem(8192, batch=1), path).why == "fastest that agrees"
+
+
+def test_a_chunk_of_queries_is_no_square(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.json", rule(("eager",), 512, 4096))
+    assert policy.explain(problem(1024), path).policy == path
+    assert policy.explain(problem(1024, query_length=512), path).policy is None
 
 
 def test_the_nearest_head_dim_inside_the_bounds_serves(tmp_path: Path) -> None:
