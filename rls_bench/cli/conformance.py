@@ -9,6 +9,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rls_bench.problems.problem import Problem
+
 _COLOURS = {"ok": "green", "unsupported": "dim", "wrong": "red", "failed": "red"}
 
 
@@ -18,38 +20,50 @@ def conformance(
         typer.Argument(help="MODULE:ATTRIBUTE or registered names; every one that can be measured here by default."),
     ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the cases' tensors lie.")] = "cpu",
+    cases: Annotated[
+        Literal["small", "branches"],
+        typer.Option(help="Some thirty small cases, or those that reach every branch of a GPU's launchers."),
+    ] = "small",
 ) -> None:
-    """Check backends on the cases that every backend must get right. Exit codes: 0 conform, 1 not, 2 cannot run."""
+    """Check backends on the cases that every backend must get right. Exit codes: 0 conform, 1 not, 2 cannot run.
+
+    Several backends are each checked in a process of their own, so that a fault stays its own; one alone in this one.
+    """
     import sys
 
     # A backend under work lies in the working directory more often than in an installed package.
     sys.path.insert(0, "")
     from rich.console import Console
 
-    console = Console()
-    faults = sum(_faults(console, name, device) for name in backend or _measurable(console))
-    if faults:
+    from rls_bench.agreement import branches
+    from rls_bench.agreement import conformance as suite
+
+    console, problems = Console(), branches.cases(device) if cases == "branches" else suite.all_cases(device)
+    names = backend or _measurable(console, problems)
+    if sum(_faults(console, name, problems, alone=len(names) == 1) for name in names):
         raise typer.Exit(1)
 
 
-def _measurable(console: Console) -> list[str]:
-    """Registered backends that can be measured here; the reason of each that cannot is printed."""
+def _measurable(console: Console, problems: list[Problem]) -> list[str]:
+    """Registered backends that can do any of ``problems`` here; the reason of each that cannot is printed."""
+    from rls_bench.agreement import conformance as suite
     from rls_bench.backends import registry
 
     chosen = []
     for name in registry.names():
         backend = registry.get(name)
         refusals = [answer.reason for answer in (backend.available(), backend.measurable()) if not answer]
-        if refusals:
-            console.print(f"{name}: not checked: {refusals[0]}", highlight=False, markup=False, soft_wrap=True)
+        if refusal := refusals[0] if refusals else suite.declines_all(backend, problems):
+            console.print(f"{name}: not checked: {refusal}", highlight=False, markup=False, soft_wrap=True)
         else:
             chosen.append(name)
     return chosen
 
 
-def _faults(console: Console, name: str, device: str) -> int:
+def _faults(console: Console, name: str, problems: list[Problem], alone: bool) -> int:
     """Print the outcome of every case of one backend; how many do not conform."""
     import os
+    from functools import partial
 
     from rich.text import Text
 
@@ -57,6 +71,7 @@ def _faults(console: Console, name: str, device: str) -> int:
     from rls_bench.backends import registry
     from rls_bench.backends.interface import Backend
     from rls_bench.errors import BackendUnavailable
+    from rls_bench.runner import isolated
 
     backend = registry.get(name)
     # What is no backend has no such questions to be asked; the suite's first case tells.
@@ -66,7 +81,7 @@ def _faults(console: Console, name: str, device: str) -> int:
             raise BackendUnavailable(f"backend {name}: {available.reason}")
     console.print(Text(name, style="bold"))
     outcomes = []
-    for outcome in suite.check(backend, device):
+    for outcome in suite.check(backend, problems, None if alone else partial(isolated.check, name)):
         outcomes.append(outcome)
         status = Text(f"{outcome.status:12}", style=_COLOURS[outcome.status])
         console.print(status, Text(f"{outcome.case:28}"), Text(outcome.reason), soft_wrap=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from typing import Literal
 
 import msgspec
 
@@ -52,11 +53,17 @@ class Sample(msgspec.Struct, tag=True):
     patience_ns: int
 
 
+class CheckCase(msgspec.Struct, tag=True):
+    """Is the backend right on this problem; nothing is timed, and no other request is needed."""
+
+    problem: Problem
+
+
 class Release(msgspec.Struct, tag=True):
     """Drop the problem's tensors."""
 
 
-Request = Introduce | Prepare | Sample | Release
+Request = Introduce | CheckCase | Prepare | Sample | Release
 
 
 class Introduction(msgspec.Struct, tag=True):
@@ -105,11 +112,18 @@ class Sampled(msgspec.Struct, tag=True):
     noise: str = ""
 
 
+class CaseChecked(msgspec.Struct, tag=True):
+    """How a case went, in ``agreement.conformance``'s words."""
+
+    status: Literal["ok", "unsupported", "wrong", "failed"]
+    reason: str = ""
+
+
 class Released(msgspec.Struct, tag=True):
     pass
 
 
-Reply = Introduction | Prepared | Sampled | Released
+Reply = Introduction | CaseChecked | Prepared | Sampled | Released
 
 
 class Closed(Exception):

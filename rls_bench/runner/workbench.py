@@ -70,6 +70,8 @@ class Workbench:
         self._calls_ns = 0
         if isinstance(request, messages.Introduce):
             return self._introduce(request)
+        if isinstance(request, messages.CheckCase):
+            return self._check_case(request.problem)
         if isinstance(request, messages.Release):
             self._release()
             return messages.Released()
@@ -100,6 +102,13 @@ class Workbench:
             [_verdict(backend.supports(problem)) for problem in request.problems],
             backend.compiles,
         )
+
+    def _check_case(self, problem: Problem) -> messages.CaseChecked:
+        # Only conformance asks for this; a run's workers need not load it.
+        from rls_bench.agreement import conformance
+
+        outcome = conformance.check_case(registry.get(self._name), problem)
+        return messages.CaseChecked(outcome.status, outcome.reason)
 
     def _prepare(self, request: messages.Prepare) -> messages.Prepared:
         """Agreement before speed; the first thing found wrong ends it."""
