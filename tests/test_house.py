@@ -37,6 +37,7 @@ def test_no_module_stands_loose() -> None:
         "__init__",
         "attention",
         "errors",
+        "escape",
         "pytest_plugin",
     }
 

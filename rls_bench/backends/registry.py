@@ -23,7 +23,7 @@ def _entries() -> dict[str, EntryPoint]:
 
 
 def _of_checkout() -> list[EntryPoint]:
-    """Our own, as a checkout's pyproject.toml has them: one that is on the path and was never installed has no other."""
+    """Our own, as the pyproject.toml of a checkout has them: one that was never installed has no others."""
     project = Path(__file__).parents[2] / "pyproject.toml"
     if not project.is_file():
         return []

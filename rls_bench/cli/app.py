@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import typer
@@ -10,7 +9,9 @@ import typer
 from rls_bench.cli import choose, compare, conformance, doctor, evaluate, inspect, profile, report, run, show, sweep
 from rls_bench.cli import list as listing
 from rls_bench.cli.grouped_help import GroupedHelp
-from rls_bench.errors import RlsBenchError
+from rls_bench.cli.main import main
+
+__all__ = ["COMMANDS", "app", "main"]
 
 app = typer.Typer(
     name="rls-bench",
@@ -53,12 +54,3 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
 for panel, commands in COMMANDS.items():
     for name, function, line in commands:
         app.command(name, short_help=line, rich_help_panel=panel)(function)
-
-
-def main() -> None:
-    """Entry point of ``rls-bench``: errors of ours become one line on stderr and exit code 2."""
-    try:
-        app()
-    except RlsBenchError as error:
-        print(f"rls-bench: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rls_bench.cli import documents
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -56,10 +58,9 @@ def choose(
 ) -> None:
     """Choose a backend for each machine and regime, or abstain and say which run would settle it."""
     limits = (max_error, None if max_memory is None else size(max_memory))
-    from rich.console import Console
-
     from rls_bench.choose import Limits, as_policy, gather
     from rls_bench.choose import choose as decide_all
+    from rls_bench.cli.console import Console
     from rls_bench.errors import PolicyError, RecordError
     from rls_bench.policy import file as policy_file
     from rls_bench.records import record
@@ -81,18 +82,17 @@ def choose(
         _print_json(decided, skipped)
         return
     console = Console()
-    console.width = console.width if console.is_terminal else 200
     for evidence, decisions in decided:
-        console.print(evidence.machine.title, style="bold", highlight=False)
+        console.print(evidence.machine.title, style="bold")
         console.print(_choices(decisions), _front(decisions))
         for decision in decisions:
             if decision.backend is None:
                 where = f"{decision.regime}, {decision.lengths}: {decision.why}. Settle it: {decision.settle}"
-                console.print(f"abstain: {where}", highlight=False, markup=False, soft_wrap=True)
+                console.print(f"abstain: {where}", soft_wrap=True)
         if policy:
-            console.print(f"wrote {policy}", highlight=False, markup=False)
+            console.print(f"wrote {policy}", soft_wrap=True)
     for bad in skipped:
-        console.print(f"left out {bad.path}:{bad.line}: {bad.reason}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"left out {bad.path}:{bad.line}: {bad.reason}", soft_wrap=True)
 
 
 def _print_json(decided: Sequence[tuple[Evidence, list[Decision]]], skipped: Sequence[Skipped]) -> None:
@@ -122,26 +122,26 @@ def _print_json(decided: Sequence[tuple[Evidence, list[Decision]]], skipped: Seq
         }
         for evidence, decisions in decided
     ]
-    typer.echo(msgspec.json.format(msgspec.json.encode({"machines": machines, "skipped": skipped})).decode())
+    documents.write_json(msgspec.json.format(msgspec.json.encode({"machines": machines, "skipped": skipped})).decode())
 
 
 def _choices(decisions: list[Decision]) -> Table:
     from rich.table import Table
-    from rich.text import Text
+
+    from rls_bench.escape import text
 
     table = Table(
         "regime", "key length", "choice", "next costs", "regret", "worst", "at most", "why", box=None, pad_edge=False
     )
     for found in decisions:
         figures = [_percent(value) for value in (found.margin, found.regret, found.worst_regret, found.regret_bound)]
-        choice = Text(found.backend or "abstain", "bold" if found.backend else "yellow")
-        table.add_row(Text(found.regime), found.lengths, choice, *figures, Text(found.why if found.backend else ""))
+        choice = text(found.backend or "abstain", "bold" if found.backend else "yellow")
+        table.add_row(found.regime, found.lengths, choice, *figures, found.why if found.backend else "")
     return table
 
 
 def _front(decisions: list[Decision]) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
     columns = ("regime", "key length", "backend", "latency", "energy", "error", "Pareto")
     table = Table(*columns, title="Latency, energy and error", title_justify="left", box=None, pad_edge=False)
@@ -150,7 +150,7 @@ def _front(decisions: list[Decision]) -> Table:
             energy = "" if one.energy is None else f"{one.energy:.2f} ×"
             error = "" if one.error is None else f"{one.error:.2g}"
             figures = (f"{one.latency:.2f} ×", energy, error, "front" if one.on_front else "")
-            table.add_row(Text(found.regime), found.lengths, Text(one.backend), *figures)
+            table.add_row(found.regime, found.lengths, one.backend, *figures)
     return table
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from rls_bench.cli.console import Console
     from rls_bench.problems.problem import Problem
 
 _COLOURS = {"ok": "green", "unsupported": "dim", "wrong": "red", "failed": "red"}
@@ -21,8 +20,8 @@ def conformance(
     ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the cases' tensors lie.")] = "cpu",
     cases: Annotated[
-        Literal["small", "branches"],
-        typer.Option(help="Some thirty small cases, or those that reach every branch of a GPU's launchers."),
+        Literal["small", "branches", "all"],
+        typer.Option(help="Some thirty small cases, those that reach every branch of a GPU's launchers, or both."),
     ] = "small",
 ) -> None:
     """Check backends on the cases that every backend must get right. Exit codes: 0 conform, 1 not, 2 cannot run.
@@ -33,12 +32,13 @@ def conformance(
 
     # A backend under work lies in the working directory more often than in an installed package.
     sys.path.insert(0, "")
-    from rich.console import Console
-
     from rls_bench.agreement import branches
     from rls_bench.agreement import conformance as suite
+    from rls_bench.cli.console import Console
 
-    console, problems = Console(), branches.cases(device) if cases == "branches" else suite.all_cases(device)
+    console = Console()
+    problems = suite.all_cases(device) if cases != "branches" else []
+    problems += branches.cases(device) if cases != "small" else []
     names = backend or _measurable(console, problems)
     if sum(_faults(console, name, problems, alone=len(names) == 1) for name in names):
         raise typer.Exit(1)
@@ -54,7 +54,7 @@ def _measurable(console: Console, problems: list[Problem]) -> list[str]:
         backend = registry.get(name)
         refusals = [answer.reason for answer in (backend.available(), backend.measurable()) if not answer]
         if refusal := refusals[0] if refusals else suite.declines_all(backend, problems):
-            console.print(f"{name}: not checked: {refusal}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{name}: not checked: {refusal}", soft_wrap=True)
         else:
             chosen.append(name)
     return chosen
@@ -65,12 +65,11 @@ def _faults(console: Console, name: str, problems: list[Problem], alone: bool) -
     import os
     from functools import partial
 
-    from rich.text import Text
-
     from rls_bench.agreement import conformance as suite
     from rls_bench.backends import registry
     from rls_bench.backends.interface import Backend
     from rls_bench.errors import BackendUnavailable
+    from rls_bench.escape import text
     from rls_bench.runner import isolated
 
     backend = registry.get(name)
@@ -79,14 +78,14 @@ def _faults(console: Console, name: str, problems: list[Problem], alone: bool) -
         os.environ.update(backend.environment())
         if not (available := backend.available()):
             raise BackendUnavailable(f"backend {name}: {available.reason}")
-    console.print(Text(name, style="bold"))
+    console.print(name, style="bold", soft_wrap=True)
     outcomes = []
     for outcome in suite.check(backend, problems, None if alone else partial(isolated.check, name)):
         outcomes.append(outcome)
-        status = Text(f"{outcome.status:12}", style=_COLOURS[outcome.status])
-        console.print(status, Text(f"{outcome.case:28}"), Text(outcome.reason), soft_wrap=True)
+        status = text(f"{outcome.status:12}", _COLOURS[outcome.status])
+        console.print(status, f"{outcome.case:28}", outcome.reason, soft_wrap=True)
     faults = sum(not outcome.holds for outcome in outcomes)
     declined = sum(outcome.status == "unsupported" for outcome in outcomes)
     right = len(outcomes) - faults - declined
-    console.print(f"{right} right, {declined} declined, {faults} not conforming", highlight=False)
+    console.print(f"{right} right, {declined} declined, {faults} not conforming")
     return faults

@@ -9,6 +9,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from rls_bench.cli import documents
+
 
 class Finding(NamedTuple):
     """One thing that rls_bench can use: what was found, and how to get it where it wasn't."""
@@ -27,19 +29,20 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="One object with al
         import msgspec
 
         report = {"findings": [one._asdict() for one in findings()], "backends": [one._asdict() for one in backends]}
-        typer.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+        documents.write_json(msgspec.json.format(msgspec.json.encode(report)).decode())
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from rls_bench.cli.console import Console
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for finding in findings():
         status = Text("missing", "yellow") if finding.mend else Text("ok", "green")
-        table.add_row(status, finding.name, Text(f"{finding.found}: {finding.mend}" if finding.mend else finding.found))
+        table.add_row(status, finding.name, f"{finding.found}: {finding.mend}" if finding.mend else finding.found)
     for found, names in listing.by_status(backends).items():
         status = Text("missing", "yellow") if found.why else Text("ok", "green")
-        table.add_row(status, "backends", Text(f"{found.why or found.status}: {', '.join(names)}"))
+        table.add_row(status, "backends", f"{found.why or found.status}: {', '.join(names)}")
     Console().print(table)
 
 

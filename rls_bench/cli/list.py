@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from rls_bench.cli import documents
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -35,9 +37,9 @@ def list_backends(json: Annotated[bool, typer.Option("--json", help="One object 
     if json:
         import msgspec
 
-        typer.echo(msgspec.json.format(msgspec.json.encode([one._asdict() for one in backends])).decode())
+        documents.write_json(msgspec.json.format(msgspec.json.encode([one._asdict() for one in backends])).decode())
         return
-    from rich.console import Console
+    from rls_bench.cli.console import Console
 
     Console().print(table(backends))
 
@@ -69,14 +71,16 @@ def table(backends: Sequence[Listed]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from rls_bench.escape import text
+
     what = {one.name: one.what for one in backends}
     result = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     result.add_column(no_wrap=True)
     result.add_column()
     for found, names in by_status(backends).items():
-        result.add_row(Text(found.status, STYLES[found.status]), Text(found.why, STYLES[found.status]))
+        result.add_row(Text(found.status, STYLES[found.status]), text(found.why, STYLES[found.status]))
         for name in names:
-            result.add_row(Text("  " + name), Text(what[name]))
+            result.add_row("  " + name, what[name])
     return result
 
 

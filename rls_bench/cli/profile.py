@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rls_bench.cli import problem_argument
+from rls_bench.cli import documents, problem_argument
 
 if TYPE_CHECKING:
     from rls_bench.backends.interface import Call
@@ -46,7 +46,7 @@ def profile(
     if output is Format.json:
         import json
 
-        typer.echo(json.dumps(figures, indent=2))
+        documents.write_json(json.dumps(figures, indent=2, allow_nan=False))
     else:
         _print_tables(figures)
 
@@ -80,6 +80,7 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
     from rls_bench.backends import registry as backends
     from rls_bench.errors import BackendUnavailable, BackendUnsupported, ProbeUnavailable
     from rls_bench.probes import registry
+    from rls_bench.probes.interface import finite
     from rls_bench.problems import draw
 
     chosen = [registry.get(name) for name in probes]
@@ -98,23 +99,22 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
         return kernel.prepare(draw.draw(problem))
 
     # Prepared by the first probe that calls it: those of Nsight prepare their own in another process.
-    return {each.name: each.measure(lambda: prepared()(), backend, problem) for each in chosen}
+    return {each.name: finite(each.measure(lambda: prepared()(), backend, problem)) for each in chosen}
 
 
 def _print_tables(figures: dict[str, Measures]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from rls_bench.cli.console import Console
 
     console = Console()
     for title, measures in figures.items():
-        # Kernel names hold brackets that rich would take for its own markup.
-        console.print(Text(title, style="bold"), soft_wrap=True)
+        console.print(title, style="bold", soft_wrap=True)
         table = Table()
         table.add_column("figure")
         table.add_column("value", justify="right")
         for name, value in measures.items():
-            table.add_row(name, Text(_written(value)))
+            table.add_row(name, _written(value))
         console.print(table)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rls_bench.cli import documents
+
 if TYPE_CHECKING:
     from rls_bench.records.record import Record
 
@@ -16,9 +18,8 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="The tables' figures, one object a table.")] = False,
 ) -> None:
     """Print the tables of recorded runs; lines that cannot be read are named and skipped."""
-    from rich.console import Console
-
     from rls_bench.cli import tables
+    from rls_bench.cli.console import Console
     from rls_bench.records import record
 
     skipped: list[record.Skipped] = []
@@ -27,7 +28,7 @@ def show(
         import msgspec
 
         found = {"tables": [_figures(group) for group in tables.by_problem(records)], "skipped": skipped}
-        typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        documents.write_json(msgspec.json.format(msgspec.json.encode(found)).decode())
         return
     console = Console()
     seen: set[str] = set()
@@ -37,12 +38,12 @@ def show(
             seen.add(first.run)
             commit = f", commit {first.commit[:12]}" if first.commit else ""
             console.print(
-                f"\n[bold]run {first.run}[/], {first.created}, {first.machine.title}{commit}", highlight=False
+                f"\nrun {first.run}, {first.created}, {first.machine.title}{commit}", style="bold", soft_wrap=True
             )
         tables.show(console, group, first.noise_floor)
-        console.print(tables.verdict(group, first.noise_floor), highlight=False, soft_wrap=True)
+        console.print(tables.verdict(group, first.noise_floor), soft_wrap=True)
     for bad in skipped:
-        console.print(f"[yellow]{bad.path}, line {bad.line}: skipped: {bad.reason}[/]", soft_wrap=True)
+        console.print(f"{bad.path}, line {bad.line}: skipped: {bad.reason}", style="yellow", soft_wrap=True)
     if not records:
         console.print("no records")
 

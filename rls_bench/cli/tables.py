@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
+    from rls_bench.cli.console import Console
     from rls_bench.records.record import Question, Record
     from rls_bench.records.statistics import Interval
 
@@ -35,12 +35,14 @@ def show(console: Console, records: Sequence[Record], noise_floor: float | None 
             backends_by_note.setdefault(note, []).append(record.label)
     for note, backends in backends_by_note.items():
         line = f"  {', '.join(backends)}: {note}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True, style="dim")
+        console.print(line, soft_wrap=True, style="dim")
 
 
 def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+
+    from rls_bench.escape import text
 
     shown = sorted(without_twins(records), key=_order)
     questions = questions_of(shown)
@@ -67,7 +69,7 @@ def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
         latencies = [latency_of(record, question) for question in questions]
         result.add_row(
             record.backend,
-            f"[{_STYLES.get(record.status, 'bold red')}]{record.status}[/]",
+            text(record.status, _STYLES.get(record.status, "bold red")),
             _times_floor(record),
             *(_milliseconds(latency) for latency in latencies),
             f"{latencies[0].median / floor.median:.2f}" if floor and latencies and latencies[0] else "",

@@ -121,3 +121,12 @@ def test_without_ncu_there_is_one_line_and_another_way(monkeypatch: pytest.Monke
 def test_a_call_on_the_cpu_is_refused() -> None:
     with pytest.raises(ProbeUnavailable, match="wanted a problem whose device is cuda, got 'cpu'"):
         ncu.PROBE.measure(lambda: None, "eager", Problem(1, 1, 1, 1, 1, 16, 16))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "cp1252"])
+def test_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.csv"
+    page.write_bytes('"ID","Kernel Name"\n"0","Prüfung"\n'.encode(encoding))
+    told = {"cp1252": "windows-1252 \\(byte 0xfc in line 2\\)"}.get(encoding, encoding[:6].upper())
+    with pytest.raises(ProfileError, match=rf"page\.csv: written in .*{told}.*wanted UTF-8"):
+        ncu.read(page)
