@@ -6,7 +6,20 @@ from collections.abc import Callable
 
 import typer
 
-from rls_bench.cli import choose, compare, conformance, doctor, evaluate, inspect, profile, report, run, show, sweep
+from rls_bench.cli import (
+    choose,
+    compare,
+    conformance,
+    doctor,
+    evaluate,
+    inspect,
+    profile,
+    report,
+    run,
+    show,
+    survey,
+    sweep,
+)
 from rls_bench.cli import list as listing
 from rls_bench.cli.grouped_help import GroupedHelp
 from rls_bench.cli.main import main
@@ -34,6 +47,7 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
         ("run", run.run, "Every backend on a suite: agreement, then time."),
         ("conformance", conformance.conformance, "The cases that every backend must get right."),
         ("profile", profile.profile, "Probes on one call, or an Nsight report read."),
+        ("survey", survey.survey, "A new machine in minutes: all of it, on one page."),
     ],
     "Decide": [
         ("compare", compare.compare, "Did a commit slow anything, as an exit code."),
