@@ -19,7 +19,7 @@ from typing import Literal
 from rls_bench.errors import RlsBenchError
 from rls_bench.runner.process import environment
 from rls_bench.survey import rows
-from rls_bench.survey.stages import LEAST_SECONDS, STAGES, Stage, share
+from rls_bench.survey.stages import LAST, STAGES, Stage, share
 
 # "ok": all done. "partial": it ended in time with some of it left. "not here": this machine can't.
 Status = Literal["ok", "partial", "not here", "failed", "timeout", "skipped"]
@@ -44,19 +44,20 @@ def survey(out: Path, device: str, minutes: float, tell: Told = lambda *_: None)
     ended = {row["stage"]: row for row in rows.read(out / "stages.jsonl")}
     todo = [stage for stage in STAGES if ended.get(stage.name, {}).get("status") not in DONE]
     # What came in after it makes another conclusion.
-    if todo and STAGES[-1] not in todo:
-        todo.append(STAGES[-1])
-    beside = {
-        stage: _Process(stage, out, device, minutes * 60) for stage in todo if stage.beside and _runs(stage, device)
-    }
+    if todo and LAST not in todo:
+        todo.append(LAST)
+    starting = [stage for stage in todo if stage.beside and stage.runs_on(device)]
+    beside = {stage: _Process(stage, out, device, minutes * 60) for stage in starting}
     try:
         for stage in [each for each in todo if not each.beside]:
-            left = minutes * 60 - (time.monotonic() - began)
-            seconds = share(stage, [each for each in todo[todo.index(stage) :] if not each.beside], left)
-            # The first stage that measures works alone.
-            if stage.name not in ("doctor", "agreement"):
-                left -= _finish(beside, out, tell, min(seconds, left / 4))
-            _note(out, tell, stage, *_run(stage, out, device, seconds))
+            if not stage.runs_on(device):
+                _note(out, tell, stage, "not here", stage.cuda_only, 0.0)
+                continue
+            to_come = [each for each in todo[todo.index(stage) :] if not each.beside and each.runs_on(device)]
+            # From the first stage that measures on, every stage works alone.
+            if beside and stage.name not in ("doctor", "agreement"):
+                _finish(beside, out, tell, share(to_come, _left(began, minutes)))
+            _note(out, tell, stage, *_run(stage, out, device, share(to_come, _left(began, minutes))))
         _finish(beside, out, tell, 0.0)
     finally:
         for process in beside.values():
@@ -78,16 +79,14 @@ def _claim(out: Path, device: str) -> None:
         raise RlsBenchError(f"survey {out}: is of device {found}; wanted {device}: choose another --out")
 
 
-def _runs(stage: Stage, device: str) -> bool:
-    return device == "cuda" or not stage.cuda_only
+def _left(began: float, minutes: float) -> float:
+    return minutes * 60 - (time.monotonic() - began)
 
 
 def _run(stage: Stage, out: Path, device: str, seconds: float) -> tuple[Status, str, float]:
     """Run one stage to its end or its deadline: how it ended, why, and the seconds that it took."""
-    if not _runs(stage, device):
-        return "not here", stage.cuda_only, 0.0
-    if seconds < LEAST_SECONDS:
-        return "skipped", f"{max(0.0, seconds):.0f} s were left for it", 0.0
+    if not seconds:
+        return "skipped", f"less than the {stage.least_seconds:.0f} s were left that it needs", 0.0
     process = _Process(stage, out, device, seconds)
     try:
         return process.wait(seconds)
@@ -95,14 +94,12 @@ def _run(stage: Stage, out: Path, device: str, seconds: float) -> tuple[Status, 
         process.end()
 
 
-def _finish(beside: dict[Stage, _Process], out: Path, tell: Told, seconds: float) -> float:
-    """Wait ``seconds`` for the stages that work beside others, then end them; the seconds that this took."""
-    began = time.monotonic()
+def _finish(beside: dict[Stage, _Process], out: Path, tell: Told, seconds: float) -> None:
+    """Wait ``seconds`` for the stages that work beside others, then end them."""
     for stage, process in list(beside.items()):
         _note(out, tell, stage, *process.wait(seconds))
         process.end()
         del beside[stage]
-    return time.monotonic() - began
 
 
 def _note(out: Path, tell: Told, stage: Stage, status: Status, reason: str, seconds: float) -> None:
@@ -119,7 +116,7 @@ class _Process:
     def __init__(self, stage: Stage, out: Path, device: str, seconds: float) -> None:
         self._began = time.monotonic()
         self._log = out / "logs" / f"{stage.name}.log"
-        words = [stage.name, str(out), device, f"{max(1.0, seconds - _GRACE_SECONDS):.1f}", str(os.getpid())]
+        words = [stage.name, str(out), device, f"{self._began + seconds - _GRACE_SECONDS:.1f}", str(os.getpid())]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "rls_bench.survey.work", *words],
@@ -141,12 +138,12 @@ class _Process:
             time.sleep(_POLL_SECONDS)
         took = time.monotonic() - self._began
         code = self._process.poll()
-        if code is None or (interrupted and code != 0):
-            return "timeout", f"not done within {took:.0f} s", took
         if code == 0:
             return "ok", "", took
         if code == PARTIAL:
             return "partial", self._last_line(), took
+        if code is None or interrupted:
+            return "timeout", f"not done within {took:.0f} s", took
         died = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         return "failed", f"{died}: {self._last_line()}", took
 

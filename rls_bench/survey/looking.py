@@ -1,4 +1,4 @@
-"""The stages that look at the machine and at single calls: doctor, compiling, tuning, Nsight Compute, memory checker."""
+"""The stages that look at the machine and at single calls: doctor, compiler, tuning, Nsight Compute, memory checker."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def profile(task: Task) -> str:
                 continue
             if task.left <= 0:
                 return "not every winner was profiled"
-            row = {"problem": problem.title, "backend": name}
+            row: rows.Row = {"problem": problem.title, "backend": name}
             for probe in ("ncu", "model"):
                 try:
                     # Both prepare the call themselves.

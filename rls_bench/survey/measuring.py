@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Of a stage's time, what sampling may take; starting and checking come on top.
 _SAMPLING = 0.5
 _LAUNCHES = 3
+# One backend that hangs or compiles on and on must leave time for the others.
+_LEAST_PATIENCE = 20.0
 
 
 def telling(task: Task) -> str:
@@ -51,8 +53,8 @@ def _measure(
         budget_seconds=max(1.0, _SAMPLING * task.left),
         probes=probes,
         aa=aa,
-        timeout_seconds=max(30.0, task.left),
-        compile_timeout_seconds=max(30.0, task.left),
+        timeout_seconds=max(_LEAST_PATIENCE, task.left / 3),
+        compile_timeout_seconds=max(_LEAST_PATIENCE, task.left / 3),
     )
     summary = run(plan, path, resume=resume)
     for warning in summary.warnings:

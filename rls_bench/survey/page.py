@@ -96,7 +96,7 @@ def markdown(out: Path) -> str:
         parts += [f"{machine.title}; {said}; fingerprint {machine.fingerprint}.", ""]
     parts += ["## Who wins", "", *_table(TITLES, [cells(line) for line in table(out)]), ""]
     parts += [
-        "L2 measured is Nsight Compute's, with cold caches; L2 modelled is a model of our own kernel's tiles.",
+        "L2 is Nsight Compute's, from cold caches; L2 model is a replay of our kernel's tiles, no measurement.",
         "",
     ]
     titles = ("backend", "right", "declined", "not right", "")

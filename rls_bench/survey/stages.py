@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -11,6 +12,7 @@ class Stage:
 
     ``weight`` shares out the time that is left among the stages still to come. ``beside``: it starts with the survey
     and works beside the first stages, which measure nothing. ``cuda_only`` is why it doesn't run elsewhere.
+    ``least_seconds``: with less it isn't worth its start.
     """
 
     name: str
@@ -18,11 +20,16 @@ class Stage:
     about: str
     beside: bool = False
     cuda_only: str = ""
+    least_seconds: float = 8.0
+
+    def runs_on(self, device: str) -> bool:
+        """Whether there is anything for it to do on ``device``."""
+        return device == "cuda" or not self.cuda_only
 
 
 STAGES = (
     Stage("compile", 0.0, "kernels of the telling problems, compiled on all cores", beside=True),
-    Stage("doctor", 2.0, "the machine, its versions, what is missing"),
+    Stage("doctor", 2.0, "the machine, its versions, what is missing", least_seconds=30.0),
     Stage("agreement", 12.0, "every backend against the oracle, on cases that reach every branch"),
     Stage("tuning", 8.0, "block sizes of our prefill kernel", cuda_only="only kernels on a GPU are tuned"),
     Stage("telling", 20.0, "the most telling problems: latency, joules, share of the ceilings"),
@@ -30,18 +37,16 @@ STAGES = (
     Stage("bench", 24.0, "the same problems over several launches, with an A/A pair"),
     Stage("conformance", 10.0, "every backend on the cases that all must get right"),
     Stage("memory", 6.0, "compute-sanitizer on our kernels", cuda_only="compute-sanitizer watches GPUs alone"),
-    Stage("conclusion", 4.0, "policy, report and baseline"),
+    Stage("conclusion", 4.0, "policy, report and baseline", least_seconds=25.0),
 )
-# Kept for the last stage, whatever the others take.
-LAST_SECONDS = 25.0
-# With less than this a stage isn't worth its start.
-LEAST_SECONDS = 8.0
+LAST = STAGES[-1]
 
 
-def share(stage: Stage, to_come: list[Stage], left_seconds: float) -> float:
-    """What ``stage`` may take of ``left_seconds``, with all of ``to_come`` (itself the first) still to run."""
-    if stage is STAGES[-1]:
-        return left_seconds
-    others = [each for each in to_come if each is not STAGES[-1]]
-    reserved = LAST_SECONDS if STAGES[-1] in to_come else 0.0
-    return max(0.0, left_seconds - reserved) * stage.weight / sum(each.weight for each in others)
+def share(to_come: Sequence[Stage], left_seconds: float) -> float:
+    """What the first of ``to_come`` may take of ``left_seconds``; 0 where that isn't worth its start."""
+    stage, *others = to_come
+    reserved = LAST.least_seconds if LAST in others else 0.0
+    left = max(0.0, left_seconds - reserved)
+    weights = stage.weight + sum(each.weight for each in others if each is not LAST)
+    mine = min(left, max(stage.least_seconds, left * stage.weight / weights))
+    return mine if mine >= stage.least_seconds else 0.0

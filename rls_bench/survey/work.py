@@ -1,7 +1,7 @@
-"""What one stage does, in its own process: ``python -m rls_bench.survey.work STAGE OUT DEVICE SECONDS PARENT``.
+"""What one stage does, in its own process: ``python -m rls_bench.survey.work STAGE OUT DEVICE DEADLINE PARENT``.
 
-A stage writes what it finds as it finds it, reads first what an earlier survey left, and ends by itself before its
-seconds are over; it says on the last line what is left to do then.
+A stage writes what it finds as it finds it, reads first what an earlier survey left, and ends by itself at its
+deadline, seconds on the machine's monotonic clock; it says on the last line what is left to do then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Task:
         return self.deadline - time.monotonic()
 
 
-def main(name: str, out: str, device: str, seconds: str, parent: str) -> int:
+def main(name: str, out: str, device: str, deadline: str, parent: str) -> int:
     """Do the stage called ``name``; the exit code says whether all of it was done."""
     die_with_parent()
     # The survey may have died before that was asked for.
@@ -50,7 +50,7 @@ def main(name: str, out: str, device: str, seconds: str, parent: str) -> int:
         "memory": looking.memory,
         "conclusion": concluding.conclude,
     }
-    unfinished = work[name](Task(Path(out), device, time.monotonic() + float(seconds)))
+    unfinished = work[name](Task(Path(out), device, float(deadline)))
     if unfinished:
         print(unfinished)
         return PARTIAL
