@@ -10,7 +10,8 @@ import torch
 from rls_baselines.eager import eager_attention
 from torch import Tensor
 
-from rls_bench.backends.interface import YES, Backend, Call, LayerCall, Support, no
+from rls_bench.backends.anew import Anew
+from rls_bench.backends.interface import YES, Backend, Call, Launch, Support, no
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
@@ -58,8 +59,11 @@ class SharesScratch(Right):
 
 
 class KeepsFirstLayersKeys(Right):
-    def prepare_layers(self, inputs: Inputs) -> LayerCall:
-        return lambda query, key, value: self.attend(inputs.with_operands(query, inputs.key, value))
+    def launch(self, inputs: Inputs, check_values: bool = False) -> Launch:
+        launch = Anew(self, inputs, check_values)
+        right = launch.run
+        launch.run = lambda query, key, value, steering: right(query, inputs.key, value, steering)
+        return launch
 
 
 class ChangesInput(Right):

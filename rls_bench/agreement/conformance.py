@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from rls_bench.agreement import judgement
+from rls_bench.backends.asking import last_words
 from rls_bench.backends.eager import BACKEND as _EAGER
 from rls_bench.backends.interface import Backend, Support
 from rls_bench.problems.draw import draw
@@ -118,8 +119,12 @@ def check_interface(backend: Backend) -> Outcome:
     for field in ("name", "summary"):
         if not isinstance(value := getattr(backend, field, None), str) or not value or "\n" in value:
             return Outcome(case, "failed", f"{field}: wanted one line of text; got {value!r}")
-    for question, answer in (("available", backend.available()), ("measurable", backend.measurable())):
-        if complaint := _complaint(answer):
+    for question, ask in (("available", backend.available), ("measurable", backend.measurable)):
+        try:
+            complaint = _complaint(ask())
+        except (Exception, SystemExit) as error:
+            complaint = f"raised {last_words(error)}"
+        if complaint:
             return Outcome(case, "failed", f"{question}(): {complaint}")
     return Outcome(case, "ok")
 
@@ -133,8 +138,8 @@ def check_case(backend: Backend, problem: Problem) -> Outcome:
         if not answer:
             return Outcome(problem.name, "unsupported", answer.reason)
         reason = _fault(backend, problem)
-    except Exception as error:
-        return Outcome(problem.name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    except (Exception, SystemExit) as error:
+        return Outcome(problem.name, "failed", last_words(error))
     return Outcome(problem.name, "wrong" if reason else "ok", reason)
 
 
@@ -177,14 +182,15 @@ def _mixes_up_calls(backend: Backend, inputs: Inputs, others: Inputs) -> str:
 
 
 def _mixes_up_layers(backend: Backend, inputs: Inputs, others: Inputs) -> str:
-    """One prepared call serves all layers of a model, each with operands of its own."""
-    call = backend.prepare_layers(inputs)
+    """One launch serves all layers of a model, each with operands of its own."""
+    launch = backend.launch(inputs)
+    steering = launch.steer(inputs.bias, inputs.strength, launch.see(inputs.key_lengths))
     for layer in (inputs, others, inputs):
         operands = (layer.query, layer.key, layer.value)
         strength = inputs.strength if backend.steers else torch.zeros_like(inputs.strength)
         judged = replace(inputs.with_operands(*operands), strength=strength)
-        if not judgement.judge(judged, call(*operands)).passed:
-            return "a call prepared for layers gave another result than one prepared for the layer alone"
+        if not judgement.judge(judged, launch.run(*operands, steering)).passed:
+            return "a launch for layers gave another result than a call prepared for the layer alone"
     return ""
 
 

@@ -7,8 +7,9 @@ from rls_baselines.sdpa import additive_mask, cpu_flash_with_bias, sdpa_with_bia
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from rls_bench.backends.interface import YES, Backend, Call, LayerCall, Support, no
-from rls_bench.problems.inputs import Inputs
+from rls_bench.backends.interface import YES, Backend, Call, Launch, Support, no
+from rls_bench.problems import binding
+from rls_bench.problems.inputs import Inputs, visible_keys
 from rls_bench.problems.problem import Problem
 
 ONE_PASS = "one pass of SDPA keeps no unsteered weights: eps must be 0"
@@ -31,7 +32,7 @@ class _Masked(Backend):
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once."""
         visible = inputs.visible()
-        hidden = _hidden_rows(inputs, visible)
+        hidden = _hidden_rows(inputs.problem, visible)
 
         def call() -> Tensor:
             logit_bias = self.mask(inputs)
@@ -161,7 +162,7 @@ class CpuFlash(Backend):
         """Returns the call; see the class for what is done once."""
         own_causal = _has_own_causal(inputs)
         visible = None if own_causal else inputs.visible()
-        hidden = _hidden_rows(inputs, visible)
+        hidden = _hidden_rows(inputs.problem, visible)
 
         def call() -> Tensor:
             output = cpu_flash_with_bias(
@@ -177,18 +178,45 @@ class CpuFlash(Backend):
 
         return call
 
-    def prepare_layers(self, inputs: Inputs) -> LayerCall:
-        """Makes λ b, joined with the mask, once for all layers."""
-        own_causal = _has_own_causal(inputs)
-        visible = None if own_causal else inputs.visible()
-        hidden = _hidden_rows(inputs, visible)
-        mask, scale = additive_mask(inputs.logit_bias(), visible), inputs.scale
+    def launch(self, inputs: Inputs, check_values: bool = False) -> Launch:
+        """Without lengths, layers share λ b joined with the mask, and calls the mask alone."""
+        if inputs.problem.has_key_lengths:
+            return super().launch(inputs, check_values)
+        return _CpuFlashLaunch(inputs, check_values)
 
-        def call(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            output = cpu_flash_with_bias(query, key, value, mask, None, scale=scale, is_causal=own_causal)
-            return output if hidden is None else output.masked_fill(hidden, 0.0)
 
-        return call
+class _CpuFlashLaunch(Launch):
+    """Sees the mask, steers λ b joined with it, runs the kernel. There is no padding."""
+
+    def __init__(self, inputs: Inputs, check_values: bool) -> None:
+        self._problem = inputs.problem
+        self._device = inputs.query.device
+        self._scale = inputs.scale
+        self._bias_shape = (*inputs.bias.shape[:2], 1, inputs.bias.shape[2])
+        self._check_values = check_values
+        self._own_causal = _has_own_causal(inputs)
+        self._strength = binding.KeptStrength(self._device)
+
+    def see(self, key_lengths: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The visibility mask, unless the kernel's own causal mask serves, and the rows that see nothing."""
+        visible = None if self._own_causal else visible_keys(self._problem, key_lengths, self._device)
+        return visible, _hidden_rows(self._problem, visible)
+
+    def steer(
+        self, bias: Tensor, strength: float | Tensor, seen: tuple[Tensor | None, Tensor | None]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """λ b joined with the mask, and the rows that see nothing."""
+        if self._check_values:
+            binding.check_steering(bias, strength)
+        visible, hidden = seen
+        added = self._strength.lay_out(strength).unsqueeze(-1) * bias.float().view(self._bias_shape)
+        return additive_mask(added, visible), hidden
+
+    def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor | None, Tensor | None]) -> Tensor:
+        """The kernel's output."""
+        mask, hidden = steering
+        output = cpu_flash_with_bias(query, key, value, mask, None, scale=self._scale, is_causal=self._own_causal)
+        return output if hidden is None else output.masked_fill(hidden, 0.0)
 
 
 def _has_own_causal(inputs: Inputs) -> bool:
@@ -196,9 +224,9 @@ def _has_own_causal(inputs: Inputs) -> bool:
     return inputs.problem.masks_causally and inputs.problem.is_square and inputs.key_lengths is None
 
 
-def _hidden_rows(inputs: Inputs, visible: Tensor | None) -> Tensor | None:
+def _hidden_rows(problem: Problem, visible: Tensor | None) -> Tensor | None:
     """Queries that see no key, bool, broadcast to the output; None where there can be none."""
-    return None if visible is None or not inputs.may_hide_whole_rows() else ~visible.any(-1, keepdim=True)
+    return None if visible is None or not problem.may_hide_whole_rows else ~visible.any(-1, keepdim=True)
 
 
 def _cuda() -> Support:

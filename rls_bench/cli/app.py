@@ -17,6 +17,7 @@ from rls_bench.cli import (
     report,
     run,
     show,
+    suites,
     survey,
     sweep,
 )
@@ -57,6 +58,7 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
     "Look inside": [
         ("list", listing.list_backends, "The backends, and why one is missing."),
         ("doctor", doctor.doctor, "This machine, and what to install."),
+        ("suites", suites.list_suites, "The workloads that come along, in words."),
         ("show", show.show, "The tables of a recorded run again."),
         ("inspect", inspect.inspect, "What the Triton kernels compile to; needs no GPU."),
     ],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rls_bench.attention import steered_attention
 from rls_bench.backends import registry
-from rls_bench.backends.interface import LayerCall
+from rls_bench.backends.interface import Launch
 from rls_bench.integrations.visibility import View, Visibility
 from rls_bench.policy import dispatch
 from rls_bench.problems.binding import bind
@@ -57,7 +57,7 @@ class Control:
         self._openness: Tensor | None = None
         self._visibility: Visibility | None = None
         self._bound: dict[tuple[Any, ...], Inputs] = {}
-        self._calls: dict[tuple[Any, ...], LayerCall] = {}
+        self._calls: dict[tuple[Any, ...], tuple[Launch, Any]] = {}
 
     @property
     def share_steered(self) -> float | None:
@@ -186,8 +186,11 @@ class Control:
                 # Only λ of each head is another one.
                 inputs = replace(inputs, strength=self._of_heads(layer, query.device)[None, :, None])
             backend = registry.get(dispatch.resolve(self._backend, inputs.problem))
-            call = self._calls[of_strength] = backend.prepare_layers(inputs)
-        return call(query, key, value)
+            launch = backend.launch(inputs)
+            steering = launch.steer(inputs.bias, inputs.strength, launch.see(inputs.key_lengths))
+            call = self._calls[of_strength] = launch, steering
+        launch, steering = call
+        return launch.run(query, key, value, steering)
 
     def _of_heads(self, layer: int, device: torch.device) -> Tensor:
         """λ of each head before a gate or a mass has its say, [Hq]."""

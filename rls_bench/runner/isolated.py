@@ -6,7 +6,6 @@ the process.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 
 from rls_bench.agreement.conformance import Outcome
@@ -27,18 +26,17 @@ def check(backend: str, problems: Sequence[Problem], case_seconds: float = CASE_
     A case that kills its process, or isn't done within ``case_seconds``, has failed; the others go on.
     """
     worker: Worker | None = None
-    with tempfile.TemporaryFile() as shared:
-        try:
-            for problem in problems:
-                worker = worker or Worker(backend, shared.fileno())
-                outcome = _ask(worker, problem, case_seconds)
-                yield outcome
-                if outcome.status == "failed" and any(sign in outcome.reason for sign in (*_FATAL, _LOST)):
-                    worker.stop()
-                    worker = None
-        finally:
-            if worker is not None:
+    try:
+        for problem in problems:
+            worker = worker or Worker(backend)
+            outcome = _ask(worker, problem, case_seconds)
+            yield outcome
+            if outcome.status == "failed" and any(sign in outcome.reason for sign in (*_FATAL, _LOST)):
                 worker.stop()
+                worker = None
+    finally:
+        if worker is not None:
+            worker.stop()
 
 
 def _ask(worker: Worker, problem: Problem, seconds: float) -> Outcome:

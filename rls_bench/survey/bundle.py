@@ -24,6 +24,7 @@ _START = '''"""Runs `rls-bench survey` from this folder: python survey.py [--min
 
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 here = Path(__file__).resolve().parent

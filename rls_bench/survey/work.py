@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rls_bench.runner.worker import die_with_parent
+from rls_bench.runner.kin import die_with_parent
 
 
 @dataclass(frozen=True)

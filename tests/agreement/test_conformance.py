@@ -45,7 +45,7 @@ def test_a_right_backend_conforms_and_declines_what_it_cannot() -> None:
         (faulty.IgnoresStrengthPerQuery(), "strength per query", "wrong", "× the floor"),
         (faulty.NaNWithoutKeys(), "padded to nothing", "wrong", "not finite"),
         (faulty.SharesScratch(), "two calls side by side", "wrong", "once a second one was prepared"),
-        (faulty.KeepsFirstLayersKeys(), "two calls side by side", "wrong", "prepared for layers"),
+        (faulty.KeepsFirstLayersKeys(), "two calls side by side", "wrong", "a launch for layers"),
         (faulty.ChangesInput(), "plain", "wrong", "changed its input query"),
         (faulty.DropsGradient(), "gradients", "wrong", "gradient of bias"),
         (faulty.Raises(), "wide heads", "failed", "RuntimeError: no such tile second line"),

@@ -30,7 +30,7 @@ def test_after_a_fault_the_next_case_has_a_fresh_process(
     log: list[str] = []
 
     class FakeWorker:
-        def __init__(self, backend: str, shared: int) -> None:
+        def __init__(self, backend: str) -> None:
             log.append("start")
 
         def ask(self, request: messages.CheckCase, seconds: float) -> messages.CaseChecked:

@@ -50,10 +50,14 @@ def steered_attention(
     )
     if not return_stats:
         return out
-    rows = rows.detach()
+    return out, statistics(rows.detach(), strength.detach())
+
+
+def statistics(rows: Tensor, strength: Tensor) -> RowStatistics:
+    """From float32 rows [ROWS, B, Hq, Lq], all of them filled, and strength [B or 1, Hq or 1, Lq or 1]."""
     lse, lse_steered = rows[lib.LSE], rows[lib.LSE_STEERED]
-    kl = lse_steered - lse - strength.detach() * rows[lib.MEAN_BIAS]
-    return out, RowStatistics(lse, lse_steered, rows[lib.ENTROPY], rows[lib.ENTROPY_STEERED], kl)
+    kl = lse_steered - lse - strength * rows[lib.MEAN_BIAS]
+    return RowStatistics(lse, lse_steered, rows[lib.ENTROPY], rows[lib.ENTROPY_STEERED], kl)
 
 
 # Defined by schema: the wrapper of torch.library.custom_op costs more than a short decode step itself.

@@ -57,13 +57,28 @@ struct rls_gradient {
     float* grad_strength;
 };
 
-enum rls_status : int32_t { RLS_OK = 0, RLS_OUT_OF_MEMORY = 1, RLS_NO_SUCH_ISA = 2 };
+enum rls_option : int32_t { RLS_CHECK_VALUES = 1, RLS_WIDE_LENGTHS = 2 };
+
+enum rls_status : int32_t {
+    RLS_OK = 0,
+    RLS_OUT_OF_MEMORY = 1,
+    RLS_NO_SUCH_ISA = 2,
+    // A bias or strength that isn't finite, or a length that is none of 0 to key_length.
+    RLS_SENSELESS_VALUES = 3,
+};
 
 #pragma GCC visibility push(default)
 
 // `isa` is a name of rls_isa_name; both return an rls_status.
 int32_t rls_forward(const char* isa, const rls_call* call);
 int32_t rls_backward(const char* isa, const rls_gradient* gradient);
+
+// rls_forward for operands shaped and laid out as those of `like`, which any number of threads may share. A null
+// `strength` means `number` everywhere; `key_lengths` are int64 where `options` holds RLS_WIDE_LENGTHS. With
+// RLS_CHECK_VALUES each value of bias, strength and lengths is read once before anything runs.
+int32_t rls_forward_like(const char* isa, const rls_call* like, int32_t options, int32_t threads, void* query,
+                         void* key, void* value, void* out, const float* bias, const float* strength, float number,
+                         const void* key_lengths);
 
 // The instruction sets that were built in and that this CPU runs, best first; null past the end.
 const char* rls_isa_name(int32_t index);
