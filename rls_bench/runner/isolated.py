@@ -6,6 +6,8 @@ the process.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 
 from rls_bench.agreement.conformance import Outcome
@@ -20,16 +22,19 @@ _FATAL = ("CUDA error", "CUDA driver error", "device-side assert")
 _LOST = "its process was lost"
 
 
-def check(backend: str, problems: Sequence[Problem], case_seconds: float = CASE_SECONDS) -> Iterator[Outcome]:
+def check(backend: str, problems: Sequence[Problem], deadline: float = math.inf) -> Iterator[Outcome]:
     """The outcome of every problem, in order, as ``conformance.check_case`` gives it.
 
-    A case that kills its process, or isn't done within ``case_seconds``, has failed; the others go on.
+    A case that kills its process, or isn't done within ``CASE_SECONDS``, has failed; the others go on. What isn't done
+    at ``deadline``, on the monotonic clock, has no outcome.
     """
     worker: Worker | None = None
     try:
         for problem in problems:
             worker = worker or Worker(backend)
-            outcome = _ask(worker, problem, case_seconds)
+            outcome = _ask(worker, problem, min(CASE_SECONDS, deadline - time.monotonic()))
+            if time.monotonic() >= deadline:
+                return
             yield outcome
             if outcome.status == "failed" and any(sign in outcome.reason for sign in (*_FATAL, _LOST)):
                 worker.stop()

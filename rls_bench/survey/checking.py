@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rls_bench.backends import registry
+from rls_bench.backends import asking, registry
 from rls_bench.problems.problem import Problem
 from rls_bench.runner import isolated
 from rls_bench.survey import rows
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # A worker holds a context of a few hundred MiB on the GPU; the oracle wants a few cores.
 _MOST_WORKERS = {"cuda": 6, "cpu": 2}
 # Cases of one backend that one process checks before another backend has its turn.
-_PIECE = 15
+_PIECE = {"cuda": 15, "cpu": 5}
 
 
 def branches(task: Task) -> str:
@@ -46,48 +46,50 @@ def _check(task: Task, stage: str, problems: Sequence[Problem]) -> str:
     def work(name: str, piece: Sequence[Problem]) -> int:
         done = 0
         if task.left > 0:
-            for outcome in isolated.check(name, piece, task.left):
-                # What the deadline cut off has no outcome.
-                if task.left <= 0:
-                    break
+            for outcome in isolated.check(name, piece, task.deadline):
                 with lock:
                     rows.append(path, {"backend": name, **asdict(outcome)})
                 done += 1
         return done
 
-    pieces = list(_dealt(todo))
-    workers = min(_MOST_WORKERS[task.device], max(1, (os.cpu_count() or 2) - 1), max(1, len(pieces)))
+    pieces = list(_dealt(todo, _PIECE[task.device]))
+    workers = max(1, min(_MOST_WORKERS[task.device], os.cpu_count() or 1, len(pieces)))
     with ThreadPoolExecutor(workers) as pool:
         done = sum(pool.map(lambda piece: work(*piece), pieces))
     total = sum(map(len, todo.values()))
     return f"{total - done} of {total} cases are left" if done < total else ""
 
 
-def _dealt(todo: dict[str, list[Problem]]) -> Iterator[tuple[str, list[Problem]]]:
+def _dealt(todo: dict[str, list[Problem]], size: int) -> Iterator[tuple[str, list[Problem]]]:
     """Pieces of every backend's cases, the first of each before the second of any; so the deadline cuts what tells
     least."""
-    for start in range(0, max(map(len, todo.values()), default=0), _PIECE):
+    for start in range(0, max(map(len, todo.values()), default=0), size):
         for name, problems in todo.items():
-            if piece := problems[start : start + _PIECE]:
+            if piece := problems[start : start + size]:
                 yield name, piece
 
 
 def _todo(problems: Sequence[Problem], path: Path) -> dict[str, list[Problem]]:
-    """Cases not checked yet, by backend, ours first; a backend that can't be had gets a row that says so."""
+    """Cases not checked yet, by backend: ours first, what is only interpreted last.
+
+    A backend that can't be had gets a row that says so.
+    """
     from rls_bench.agreement.conformance import declines_all
     from rls_bench.errors import BackendError
 
     known = {(row["backend"], row["case"]) for row in rows.read(path)}
-    found = {}
+    found, slow = dict[str, list[Problem]](), dict[str, list[Problem]]()
     for name in sorted(registry.names(), key=lambda name: (name not in ("triton", "cpu"), name)):
         try:
             backend = registry.get(name)
-            refusal = backend.available().reason if not backend.available() else declines_all(backend, problems)
+            available = asking.available(backend)
+            refusal = declines_all(backend, problems) if available else available.reason
         except BackendError as error:
             refusal = str(error)
         if refusal:
             if (name, "") not in known:
                 rows.append(path, {"backend": name, "case": "", "status": "unavailable", "reason": refusal})
             continue
-        found[name] = [problem for problem in problems if (name, problem.name) not in known]
-    return found
+        todo = [problem for problem in problems if (name, problem.name) not in known]
+        (found if asking.measurable(backend) else slow)[name] = todo
+    return found | slow

@@ -110,16 +110,22 @@ def _note(out: Path, tell: Told, stage: Stage, status: Status, reason: str, seco
     tell(stage, status, reason, seconds)
 
 
+def command(stage: Stage, out: Path, device: str, deadline: float) -> list[str]:
+    """The command line of a stage that must be over at ``deadline`` on the monotonic clock."""
+    words = [stage.name, str(out), device, f"{deadline:.1f}", str(os.getpid())]
+    return [sys.executable, "-m", "rls_bench.survey.work", *words]
+
+
 class _Process:
     """A stage's process, in a group of its own."""
 
     def __init__(self, stage: Stage, out: Path, device: str, seconds: float) -> None:
         self._began = time.monotonic()
         self._log = out / "logs" / f"{stage.name}.log"
-        words = [stage.name, str(out), device, f"{self._began + seconds - _GRACE_SECONDS:.1f}", str(os.getpid())]
+        line = command(stage, out, device, self._began + seconds - _GRACE_SECONDS)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rls_bench.survey.work", *words],
+                line,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

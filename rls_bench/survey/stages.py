@@ -29,7 +29,7 @@ class Stage:
 
 STAGES = (
     Stage("compile", 0.0, "kernels of the telling problems, compiled on all cores", beside=True),
-    Stage("doctor", 2.0, "the machine, its versions, what is missing", least_seconds=30.0),
+    Stage("doctor", 6.0, "the machine, its versions, what is missing", least_seconds=30.0),
     Stage("agreement", 12.0, "every backend against the oracle, on cases that reach every branch"),
     Stage("tuning", 8.0, "block sizes of our prefill kernel", cuda_only="only kernels on a GPU are tuned"),
     Stage("telling", 20.0, "the most telling problems: latency, joules, share of the ceilings"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -44,7 +45,9 @@ def test_after_a_fault_the_next_case_has_a_fresh_process(
             log.append("stop")
 
     monkeypatch.setattr(isolated, "Worker", FakeWorker)
-    outcomes = list(isolated.check("eager", PROBLEMS, 9))
+    outcomes = list(isolated.check("eager", PROBLEMS))
     assert [outcome.status for outcome in outcomes] == ["ok", outcomes[1].status, "ok"]
     assert outcomes[1] == Outcome("two", "wrong" if started == 1 else "failed", reason)
     assert log.count("start") == log.count("stop") == started
+    # What the deadline cuts off is no failure.
+    assert list(isolated.check("eager", PROBLEMS, deadline=time.monotonic())) == []
