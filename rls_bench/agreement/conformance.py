@@ -60,9 +60,12 @@ CASES = (
     _case("eps, causal and padded", eps=1e-3, is_causal=True, has_key_lengths=True),
     _case("statistics", return_stats=True),
     _case("gradients", requires_grad=True),
+    _case("gradients of statistics", requires_grad=True, return_stats=True),
 )
 # A batch entry whose keys are all padding: not drawn by any suite, and easily forgotten.
 EMPTY_ROW = _case("padded to nothing", has_key_lengths=True)
+# The same, and what lies in padding is NaN, as fresh memory may be.
+GARBAGE = _case("padding that holds NaN", has_key_lengths=True)
 SIDE_BY_SIDE = _case("two calls side by side")
 
 
@@ -82,7 +85,7 @@ class Outcome:
 
 def all_cases(device: str) -> list[Problem]:
     """The cases, on ``device``."""
-    return [replace(problem, device=device) for problem in (*CASES, EMPTY_ROW, SIDE_BY_SIDE)]
+    return [replace(problem, device=device) for problem in (*CASES, EMPTY_ROW, GARBAGE, SIDE_BY_SIDE)]
 
 
 def check(
@@ -162,6 +165,11 @@ def _fault(backend: Backend, problem: Problem) -> str:
         lengths = inputs.key_lengths.clone()
         lengths[0] = 0
         inputs = replace(inputs, key_lengths=lengths)
+    if problem.name == GARBAGE.name:
+        assert inputs.key_lengths is not None
+        padding = torch.arange(problem.key_length, device=inputs.key.device) >= inputs.key_lengths[:, None]
+        for operand in (inputs.key, inputs.value):
+            operand.masked_fill_(padding[:, None, :, None], torch.nan)
     with torch.no_grad():
         verdict = judgement.check(backend, inputs)
     if not verdict.passed:
@@ -212,6 +220,7 @@ def _wrong_gradient(backend: Backend, inputs: Inputs) -> str:
             return f"gradient of {operand}: there is none"
         exact = wanted[operand].double().cpu()
         error, by_eager = ((each[operand].double().cpu() - exact).norm() for each in (found, eager))
-        if not error <= 2 * by_eager + share * exact.norm().clamp_min(1e-3):
+        allowed = 2 * by_eager + share * exact.norm().clamp_min(1e-3)
+        if not (allowed.isfinite() and error <= allowed):
             return f"gradient of {operand} is off by {float(error):.2g}"
     return ""
