@@ -29,12 +29,6 @@ def test_a_wrong_backend_ends_with_1_and_names_the_case() -> None:
     assert any(line.startswith("wrong") and "causal over a cache" in line for line in text.splitlines())
 
 
-def test_one_that_is_wrong_among_several_ends_with_1() -> None:
-    code, text = invoke("faulty_backends:FORGETS_MASK", "faulty_backends:RIGHT")
-    assert code == 1
-    assert text.splitlines()[-1].endswith(" 0 not conforming")
-
-
 def test_a_crash_is_its_own_backends_alone() -> None:
     """As a fault on a GPU would be: the case that ended its process has failed, and the others go on."""
     code, text = invoke("faulty_backends:CRASHES_ON_EPS", "faulty_backends:RIGHT")
