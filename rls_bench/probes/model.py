@@ -70,7 +70,7 @@ def _tuned(problem: Problem) -> Configuration | None:
 def predict(
     problem: Problem, arch: str, multiprocessors: int, l2_bytes: int, configuration: Configuration | None = None
 ) -> Measures:
-    """What the replay predicts for our prefill kernel on a GPU of ``arch`` (``"sm_90"``), by the table or as configured.
+    """What the replay predicts for our prefill kernel on a GPU of ``arch`` (``"sm_90"``), as configured or as shipped.
 
     ``l2_hit_rate_percent`` and ``dram_bytes`` assume that all of L2 serves this launch, the ``half_l2`` ones that half
     of it does. Raises ProbeUnavailable where the kernel can't be compiled for ``arch`` or fits no multiprocessor.
