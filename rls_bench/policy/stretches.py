@@ -94,8 +94,6 @@ def advise(rules: Sequence[Rule], asked: Point) -> Advice | None:
     for rule, _, _ in corners:
         if not rule.backends:
             return Advice((), f"{between}: {rule.why}")
-    if len({rule.backends[0] for rule, _, _ in corners}) == 1:
-        return Advice(nearest[0].backends, f"{between}, where {nearest[0].backends[0]} is the choice, too")
     return _drawn(corners, nearest[0], between)
 
 
