@@ -256,7 +256,7 @@ def _stopping(draws: int, scatter: float) -> Iterator[Row]:
 
     rng = np.random.default_rng(7)
     missed = stopped = missed_stopped = total = used = 0.0
-    for _ in range(max(draws // 10, 8)):
+    for _ in range(max(draws // 4, 8)):
         cells = [Cell(str(place), "a", 0, noise.problem(), ("warm",)) for place in range(12)]
         going = list(cells)
         for launch in range(1, 13):
@@ -398,6 +398,40 @@ def policy(draws: int) -> Iterator[Row]:
     yield Row(name, "regrets above 'at most'", float(np.mean(beyond)), 0.05)
 
 
+def ab(draws: int) -> Iterator[Row]:
+    """Two commits at once: launches share 2 %, processes 0.5 %, the machine slows by 1 % a launch, cells have moved."""
+    from rls_bench.ab.judging import judge
+
+    for title, factor, what in (("same code", 1.0, "runs with SLOWER or FASTER"), ("3.5 %", 1.035, "found")):
+        rng = np.random.default_rng(11)
+        alarms = found = called = launches = 0.0
+        for _ in range(draws):
+            # A cell's place in memory, the run's own day: both sides share them.
+            usual = 0.015 * rng.standard_normal() + 0.015 * rng.standard_normal(noise.CELLS)
+            pairs: dict[int, list[float]] = {cell: [] for cell in range(noise.CELLS)}
+            settled: dict[int, str] = {}
+            for launch in range(1, 31):
+                shared = usual + 0.02 * rng.standard_normal(noise.CELLS) + 0.01 * launch
+                sides = [shared + 0.005 * rng.standard_normal(noise.CELLS) for _ in range(2)]
+                sides[1][PLANTED] += math.log(factor)
+                for cell in pairs.keys() - settled.keys():
+                    pairs[cell].append(sides[1][cell] - sides[0][cell])
+                now = judge(pairs, 0.02)
+                settled |= {cell: now[cell].verdict for cell in pairs.keys() - settled.keys() if now[cell].is_settled}
+                if len(settled) == len(pairs):
+                    break
+            moved = {cell for cell, verdict in settled.items() if verdict in ("SLOWER", "FASTER")}
+            alarms += bool(moved - ({PLANTED} if factor > 1 else set()))
+            found += settled.get(PLANTED) == "SLOWER"
+            called, launches = called + len(settled) / noise.CELLS, launches + launch
+        name = f"ab, threshold 2 %, {title}"
+        if factor > 1:
+            yield Row(name, what, found / draws, at_least=0.95)
+        yield Row(name, "runs with another SLOWER or FASTER", alarms / draws, 0.01)
+        yield Row(name, "cells with a verdict", called / draws)
+        yield Row(name, "launches, of thirty at most", launches / draws / 30)
+
+
 PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
     "same code": same_code,
     "astray": astray,
@@ -406,6 +440,7 @@ PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
     "alike": alike,
     "racing": racing,
     "policy": policy,
+    "ab": ab,
 }
 
 

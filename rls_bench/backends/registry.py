@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
+from rls_bench.backends import sources
 from rls_bench.backends.interface import Backend
 from rls_bench.errors import BackendUnavailable, UnknownBackend
 
@@ -26,7 +27,11 @@ def names() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Raise UnknownBackend unless ``name`` is registered or reads ``module:attribute``; loads nothing."""
+    """Raise UnknownBackend unless ``name`` is registered or reads ``module:attribute``; loads nothing.
+
+    Either may be followed by ``@`` and the tree of sources to load it from (see sources.py).
+    """
+    name = name.partition(sources.MARK)[0]
     if name not in _entries() and ":" not in name:
         raise UnknownBackend(f"backend: wanted one of {', '.join(names())}, or MODULE:ATTRIBUTE; got {name!r}")
 
@@ -44,6 +49,9 @@ def get(name: str) -> Backend:
 
 def _load(name: str) -> Backend:
     check_name(name)
+    name, _, tree = name.partition(sources.MARK)
+    if tree:
+        sources.enter(tree)
     place = _entries()[name].value if name in _entries() else name
     module, _, attribute = place.partition(":")
     try:

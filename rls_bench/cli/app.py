@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from rls_bench.cli import choose, compare, conformance, doctor, evaluate, inspect, profile, report, run, show, sweep
+from rls_bench.cli import ab, choose, compare, conformance, doctor, evaluate, inspect, profile, report, run, show, sweep
 from rls_bench.cli import list as listing
 from rls_bench.cli.grouped_help import GroupedHelp
 from rls_bench.cli.main import main
@@ -37,6 +37,7 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
     ],
     "Decide": [
         ("compare", compare.compare, "Did a commit slow anything, as an exit code."),
+        ("ab", ab.ab, "The same, of two commits measured at once."),
         ("choose", choose.choose, "Which backend to run; writes the policy of auto."),
         ("report", report.report, "The evidence on one page."),
     ],
