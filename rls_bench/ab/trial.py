@@ -108,6 +108,9 @@ class _Board(Board):
     def apply(self, entry: journal.Entry) -> None:
         """As any board, and keep turns apart: each is compared with the other side's beside it."""
         super().apply(entry)
+        if isinstance(entry, journal.Redone):
+            for label in self._names:
+                self._turns.pop((label, entry.problem, entry.launch), None)
         if isinstance(entry, journal.Took) and entry.samples_ns:
             turns = self._turns.setdefault((entry.label, entry.problem, entry.launch), [])
             turns.append(math.log(statistics.median(entry.samples_ns)))
@@ -174,9 +177,9 @@ class _Session(Session):
         super().__init__(started, log, board, files.base, progress)
         self._files = files
 
-    def _turns(self, crew: Crew, launch: int, cells: list[Cell], late: bool) -> list[tuple[Cell, Question]]:
+    def _next_turns(self, crew: Crew, launch: int, cells: list[Cell], late: bool) -> list[tuple[Cell, Question]]:
         """Where one of a pair wants a turn, the other takes one, too."""
-        wanted = {(cell.index, _plain(cell.label)) for cell, _ in super()._turns(crew, launch, cells, late)}
+        wanted = {(cell.index, _plain(cell.label)) for cell, _ in super()._next_turns(crew, launch, cells, late)}
         return [
             (cell, cell.main)
             for cell in cells

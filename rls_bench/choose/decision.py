@@ -127,7 +127,7 @@ def _judge(found: Decision, objective: Objective, suite: str) -> Decision:
     if objective == "latency" and certain > MOST_REGRET:
         why = f"{chosen} is {certain:.0%} slower than {other} on {where}, for certain, and no other does better in all"
         return replace(found, backend=None, why=why, settle="no launches do: name a backend for each problem")
-    if objective == "latency" and found.regret_bound is not None and found.regret_bound > MOST_REGRET:
+    if objective == "latency" and found.regret_bound is not None and not found.regret_bound <= MOST_REGRET:
         why = f"{chosen} may be up to {found.regret_bound:.0%} slower than {rival}, for all that was measured"
         # The interval shrinks with the root of the launches.
         wanted = math.ceil(fewest * (found.regret_bound / MOST_REGRET) ** 2) + 1
@@ -159,8 +159,13 @@ def _nobody(cells: Sequence[Cell], objective: Objective, suite: str) -> Decision
 
 
 def _command(suite: str, backends: Sequence[str], launches: int) -> str:
-    words = ["rls-bench run"] + [f"--suite {suite}"] * bool(suite) + [f"--backend {name}" for name in backends]
+    words = ["rls-bench run"] + problem_words(suite) + [f"--backend {name}" for name in backends]
     return " ".join([*words, f"--launches {launches}"])
+
+
+def problem_words(suite: str) -> list[str]:
+    """The words that ask ``run`` for the problems of a record again: its suite, or the options that it was run with."""
+    return [suite if suite.startswith("--") else f"--suite {suite}"] if suite else []
 
 
 def _common(cells: Sequence[Cell]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from rls_bench.choose.decision import Decision, cost_of
+from rls_bench.choose.decision import Decision, cost_of, problem_words
 from rls_bench.choose.evidence import Cell, Evidence, Objective
 from rls_bench.policy import file as policy_file
 from rls_bench.policy.file import Policy, Rule
@@ -15,8 +15,8 @@ from rls_bench.policy.file import Policy, Rule
 
 def as_policy(evidence: Evidence, decisions: Sequence[Decision], objective: Objective, path: Path) -> Policy:
     """The policy of one machine, to be written to ``path``; abstentions are kept as rules without backends."""
-    suites = " ".join(f"--suite {suite}" for suite in evidence.suites[-1:])
-    run = " ".join(["rls-bench run", *([suites] if suites else []), "--out renewed.jsonl"])
+    words = problem_words(evidence.suites[-1]) if evidence.suites else []
+    run = " ".join(["rls-bench run", *words, "--out renewed.jsonl"])
     return Policy(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         machine=evidence.machine.title,

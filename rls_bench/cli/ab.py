@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rls_bench.cli import problem_argument
 from rls_bench.cli.compare import Format, share, write
 
 
@@ -16,6 +17,7 @@ def ab(
     new: Annotated[str | None, typer.Argument(help="Commit to judge; the working tree by default.")] = None,
     path: Annotated[Path | None, typer.Option(help="Judge the sources in this directory, as they are.")] = None,
     suite: Annotated[str, typer.Option(help="A suite by name; the machine chooses where none is given.")] = "",
+    problem: Annotated[list[str] | None, typer.Option(help=f"{problem_argument.HELP} Repeat for several.")] = None,
     backend: Annotated[
         list[str] | None, typer.Option(help="A backend by name; repeat for several. All by default.")
     ] = None,
@@ -43,23 +45,20 @@ def ab(
     from rls_bench.problems import suites
 
     device = host.device()
-    name = suite or suites.default(device, host.cpu_isa())
-    try:
-        problems = suites.get(name, device)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    usual = suites.default(device, host.cpu_isa())
+    chosen = problem_argument.select(device, suite=suite, problems=problem, default_suite=usual)
     old = trees.of_commit(base)
     fresh = trees.of_commit(new) if new else trees.of_directory(path or Path.cwd())
     comparison = runs.with_progress(
         lambda progress: trial.run(
             old,
             fresh,
-            problems,
+            chosen.problems,
             backend or registry.names(),
             out or Path("results") / f"ab-{datetime.now():%Y-%m-%dT%H-%M-%S}",
             threshold=margin,
             budget_seconds=budget,
-            suite=name,
+            suite=suite or ("" if problem else usual),
             seed=seed,
             progress=progress,
         )

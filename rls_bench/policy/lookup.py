@@ -16,7 +16,7 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 
-from rls_bench.backends import registry
+from rls_bench.backends import asking, registry
 from rls_bench.backends.interface import Backend, no
 from rls_bench.errors import BackendError, BackendUnsupported, PolicyError
 from rls_bench.machines import host
@@ -36,7 +36,7 @@ BUILT_IN = {
 
 
 class PolicyWarning(UserWarning):
-    """A policy was found but isn't used."""
+    """A policy was found but isn't used, or ``auto`` does without a backend that it would have taken."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,35 @@ def default_path() -> Path:
 
 
 def forget() -> None:
-    """Look for policies anew: after one was written, or the environment changed."""
+    """Look for policies anew, also where the user's configuration directory may have moved."""
     _GUIDES.clear()
+    _DEFAULT_PATHS.clear()
+
+
+def stamp(policy: str | Path | None = None) -> tuple[object, ...]:
+    """Where "auto" looks for its policy now, and the file's identity there: it changes when the answer may."""
+    named = policy or os.environ._data.get(_VARIABLE_KEY)  # type: ignore[attr-defined]
+    path = named or _found_unnamed()
+    # Most machines have no policy, and asking so is cheaper than an exception.
+    if not os.access(path, os.F_OK):
+        return (path,)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (path,)
+    return path, found.st_mtime_ns, found.st_size, found.st_ino
+
+
+# Every call asks: the mapping's own way takes 1.5 µs where the variable isn't set, by two exceptions.
+_VARIABLE_KEY = os.environ.encodekey(VARIABLE)
+# A list of one, once it was asked for: platformdirs takes longer than a short decode step.
+_DEFAULT_PATHS: list[str] = []
+
+
+def _found_unnamed() -> str:
+    if not _DEFAULT_PATHS:
+        _DEFAULT_PATHS.append(str(default_path()))
+    return _DEFAULT_PATHS[0]
 
 
 # Shape classes: all that decides but the lengths, which grow with every token decoded.
@@ -163,21 +190,24 @@ class _Guide:
         raise BackendUnsupported(f"no built-in backend does {problem.title} ({'; '.join(refusals)})")
 
 
-_GUIDES: dict[str | Path | None, _Guide] = {}
+# Backends whose absence was told of.
+_TOLD: set[str] = set()
+_GUIDES: dict[str | Path | None, tuple[tuple[object, ...], _Guide]] = {}
 
 
 def _guide(policy: str | Path | None) -> _Guide:
-    try:
-        return _GUIDES[policy]
-    except KeyError:
-        guide = _GUIDES[policy] = _load(policy)
-        return guide
+    now = stamp(policy)
+    then, guide = _GUIDES.get(policy, (None, None))
+    if guide is None or then != now:
+        guide = _load(policy)
+        _GUIDES[policy] = now, guide
+    return guide
 
 
 def _load(policy: str | Path | None) -> _Guide:
     named = policy or os.environ.get(VARIABLE)
     path = Path(named) if named else default_path()
-    if not named and not path.exists():
+    if not named and not _is_there(path):
         return _Guide(None, None, "no policy was found")
     try:
         loaded = policy_file.read(path)
@@ -195,6 +225,14 @@ def _load(policy: str | Path | None) -> _Guide:
     return _Guide(path, loaded)
 
 
+def _is_there(path: Path) -> bool:
+    """Without HOME the path begins with "~", literally; a home that cannot be looked into holds nothing for us."""
+    try:
+        return path.is_absolute() and path.exists()
+    except OSError:
+        return False
+
+
 def _here(name: str) -> str:
     machine = host.current()
     return machine.title if name == "fingerprint" else f"{name} {getattr(machine, name)}"
@@ -206,13 +244,20 @@ def _refuse(path: Path, reason: str) -> _Guide:
 
 
 def _usable(names: Iterable[str]) -> _Usable:
-    """Those of ``names`` that are registered, steer, and are available on this machine, in order."""
+    """Those of ``names`` that are registered, steer, and are proven to work on this machine, in order.
+
+    One that a person could mend is told of, once a process.
+    """
     found = []
     for name in names:
         try:
             backend = registry.get(name)
         except BackendError:
             continue
-        if backend.steers and backend.available():
+        proven = asking.proven(backend)
+        if backend.steers and proven:
             found.append((name, backend))
+        elif proven.mendable and name not in _TOLD:
+            _TOLD.add(name)
+            warnings.warn(f"auto does without backend {name}: {proven.reason}", PolicyWarning, stacklevel=2)
     return tuple(found)
