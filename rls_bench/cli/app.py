@@ -7,6 +7,7 @@ from collections.abc import Callable
 import typer
 
 from rls_bench.cli import (
+    ab,
     choose,
     compare,
     conformance,
@@ -52,6 +53,7 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
     ],
     "Decide": [
         ("compare", compare.compare, "Did a commit slow anything, as an exit code."),
+        ("ab", ab.ab, "The same, of two commits measured at once."),
         ("choose", choose.choose, "Which backend to run; writes the policy of auto."),
         ("report", report.report, "The evidence on one page."),
     ],
