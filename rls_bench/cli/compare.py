@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rls_bench.cli import documents
+
+if TYPE_CHECKING:
+    from rls_bench.compare import Comparison
 
 
 class Format(str, Enum):
@@ -56,10 +59,18 @@ def compare(
     margin = share(threshold)
     output = Format.json if json else output
     from rls_bench.compare import compare as judge
-    from rls_bench.compare import load, render
+    from rls_bench.compare import load
 
     sides = (load(path, across_machines=across_machines) for path in (base, new))
     comparison = judge(*sides, threshold=margin, across_machines=across_machines, strict=strict, may_go=may_go or ())
+    write(comparison, output)
+    raise typer.Exit(comparison.exit_code)
+
+
+def write(comparison: Comparison, output: Format) -> None:
+    """Print ``comparison`` in the form asked for."""
+    from rls_bench.compare import render
+
     if output is Format.text:
         from rls_bench.cli.console import Console
 
@@ -70,7 +81,6 @@ def compare(
         documents.write(render.markdown(comparison))
     else:
         _write_github(render.annotations(comparison), render.markdown(comparison))
-    raise typer.Exit(comparison.exit_code)
 
 
 def _write_github(commands: str, summary: str) -> None:

@@ -148,7 +148,7 @@ def compare(
     unjudged = 0
     # Dictionaries keep the order of the files, sets would not.
     for key in {**base.cells, **new.cells}:
-        found, measured = _match(key, base.cells.get(key), new.cells.get(key))
+        found, measured = match(key, base.cells.get(key), new.cells.get(key))
         rows += found
         pairs += measured
         unjudged += not found and not measured
@@ -187,7 +187,7 @@ def _check_machines(base: Source, new: Source, across_machines: bool) -> None:
         )
 
 
-def _match(key: Key, before: Cell | None, after: Cell | None) -> tuple[list[Row], list[_Pair]]:
+def match(key: Key, before: Cell | None, after: Cell | None) -> tuple[list[Row], list[_Pair]]:
     """The rows of one cell that need no statistics, and its pairs that do."""
     title = (after or before).title  # type: ignore[union-attr]
 
@@ -301,9 +301,12 @@ def _verdict(pair: _Pair, found: _Finding, threshold: float, strict: bool) -> tu
         return "AMBIGUOUS", f"{fewest} launch on one side; measure at least {FEWEST_UNITS}, better 3"
     if found.high == math.inf:
         return "AMBIGUOUS", "all samples read the same: the clock is too coarse for this call"
+    # Each test below asks for what must be shown; NaN shows nothing.
+    if not math.isfinite(found.centre + found.low + found.high + pair.noise_floor):
+        return "AMBIGUOUS", "a latency or a noise floor is no number; measure again"
     margin = math.log1p(threshold)
     if -margin < found.low and found.high < margin:
-        return "SAME", f"within {_percent(math.expm1(max(found.high, -found.low)))}"
+        return "SAME", f"within {percent(math.expm1(max(found.high, -found.low)))}"
     # How far beyond the near end of the interval is, to the side of the estimate.
     size, bound = abs(found.centre), found.low if found.centre > 0 else -found.high
     if bound <= margin:
@@ -321,11 +324,11 @@ def _verdict(pair: _Pair, found: _Finding, threshold: float, strict: bool) -> tu
     if found.shift and abs(found.centre - found.shift) - (size - bound) <= margin:
         beside = f", but no more than the median cell, which moved by {math.expm1(found.shift):+.1%}"
     if found.centre > 0:
-        return "SLOWER", f"by at least {_percent(math.expm1(bound))}{beside}"
-    return "FASTER", f"by at least {_percent(-math.expm1(-bound))}{beside}"
+        return "SLOWER", f"by at least {percent(math.expm1(bound))}{beside}"
+    return "FASTER", f"by at least {percent(-math.expm1(-bound))}{beside}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Two digits that count: 3.4 %, 0.039 %."""
     return f"{100 * share:.2g} %" if abs(share) < 0.1 else f"{100 * share:.0f} %"
 
