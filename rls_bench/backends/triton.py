@@ -88,7 +88,7 @@ class Triton(Backend):
         refuse_tangents(self.name, inputs)
         bias, strength = _in_range(inputs)
         operands = (near(tensor) for tensor in (inputs.query, inputs.key, inputs.value, bias, strength))
-        tensors = (*operands, inputs.key_lengths)
+        tensors: tuple[Any, ...] = (*operands, inputs.key_lengths)
         options: dict[str, Any] = {
             "scale": inputs.scale,
             "eps": problem.eps,
