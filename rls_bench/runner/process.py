@@ -17,7 +17,7 @@ from rls_bench.referee import sealed, wire
 from rls_bench.referee.wire import Channel, Closed, Garbled
 from rls_bench.runner import kin, messages
 from rls_bench.runner.nursery import Forked, Nursery
-from rls_bench.runner.words import one_line
+from rls_bench.referee.words import one_line
 
 # GNU OpenMP's threads spin for some 10 ms after a call, into the next worker's turn. A tenth of its default count ends
 # that within 1 ms and leaves calls as fast as they were; OMP_WAIT_POLICY=passive would slow small ones by two fifths.

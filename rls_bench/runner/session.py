@@ -35,7 +35,7 @@ from rls_bench.runner.process import NurseryLost, WorkerLost
 from rls_bench.runner.quiet import Quiet
 from rls_bench.runner.sense import Clocks
 from rls_bench.runner.throttle import ClockWatch
-from rls_bench.runner.words import one_line
+from rls_bench.referee.words import one_line
 from rls_bench.timing import steadiness
 
 # A turn is about this long where samples are shorter, so that handing out turns costs little.

@@ -29,7 +29,7 @@ from rls_bench.runner import kin, messages
 from rls_bench.runner.intact import Intact
 from rls_bench.runner.kernels import kernels_of
 from rls_bench.runner.settings import settings
-from rls_bench.runner.words import one_line, told
+from rls_bench.referee.words import one_line, told
 from rls_bench.timing import caches, calibrate, cuda, stopwatch
 
 # More distinct inputs than this tell nothing new.
