@@ -28,6 +28,15 @@ class Right(Backend):
 
     def attend(self, inputs: Inputs) -> Tensor:
         bias, visible, eps = inputs.logit_bias(), inputs.visible(), inputs.problem.eps
+        key, value = inputs.without_padding()
+        return eager_attention(inputs.query, key, value, bias, visible, eps=eps, scale=inputs.scale)[0]
+
+
+class SeesPadding(Right):
+    """A weight of 0 doesn't undo what padding holds."""
+
+    def attend(self, inputs: Inputs) -> Tensor:
+        bias, visible, eps = inputs.logit_bias(), inputs.visible(), inputs.problem.eps
         return eager_attention(inputs.query, inputs.key, inputs.value, bias, visible, eps=eps, scale=inputs.scale)[0]
 
 

@@ -58,9 +58,12 @@ CASES = (
     _case("eps, causal and padded", eps=1e-3, is_causal=True, has_key_lengths=True),
     _case("statistics", return_stats=True),
     _case("gradients", requires_grad=True),
+    _case("gradients of statistics", requires_grad=True, return_stats=True),
 )
 # A batch entry whose keys are all padding: not drawn by any suite, and easily forgotten.
 EMPTY_ROW = _case("padded to nothing", has_key_lengths=True)
+# The same, and what lies in padding is NaN, as fresh memory may be.
+GARBAGE = _case("padding that holds NaN", has_key_lengths=True)
 SIDE_BY_SIDE = _case("two calls side by side")
 
 
@@ -85,7 +88,7 @@ def check(backend: Backend, device: str = "cpu") -> Iterator[Outcome]:
     """
     yield check_interface(backend)
     supported = 0
-    for problem in (*CASES, EMPTY_ROW, SIDE_BY_SIDE):
+    for problem in (*CASES, EMPTY_ROW, GARBAGE, SIDE_BY_SIDE):
         outcome = check_case(backend, replace(problem, device=device))
         supported += outcome.status != "unsupported"
         yield outcome
@@ -144,6 +147,11 @@ def _fault(backend: Backend, problem: Problem) -> str:
         lengths = inputs.key_lengths.clone()
         lengths[0] = 0
         inputs = replace(inputs, key_lengths=lengths)
+    if problem.name == GARBAGE.name:
+        assert inputs.key_lengths is not None
+        padding = torch.arange(problem.key_length, device=inputs.key.device) >= inputs.key_lengths[:, None]
+        for operand in (inputs.key, inputs.value):
+            operand.masked_fill_(padding[:, None, :, None], torch.nan)
     with torch.no_grad():
         verdict = judgement.check(backend, inputs)
     if not verdict.passed:
@@ -191,6 +199,7 @@ def _wrong_gradient(backend: Backend, inputs: Inputs) -> str:
         if found[operand].shape != wanted[operand].shape:
             return f"gradient of {operand}: there is none"
         difference = (found[operand].cpu() - wanted[operand].cpu()).norm()
-        if not difference <= _GRADIENT_TOLERANCE * wanted[operand].norm().cpu().clamp_min(1e-3):
+        size = wanted[operand].norm().cpu().clamp_min(1e-3)
+        if not (size.isfinite() and difference <= _GRADIENT_TOLERANCE * size):
             return f"gradient of {operand} is off by {float(difference):.2g}"
     return ""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import torch
-from rls_baselines.sdpa import additive_mask, cpu_flash_with_bias, sdpa_with_bias
+from rls_baselines.sdpa import (
+    cudnn_attention,
+    efficient_attention,
+    flash_attention,
+    math_attention,
+)
 from torch import Tensor
-from torch.nn.attention import SDPBackend
 
 from rls_bench.backends.interface import YES, Backend, Call, Launch, Support, no
 from rls_bench.problems import binding
@@ -25,34 +29,23 @@ def _one_pass(problem: Problem) -> Support:
 
 
 class _Masked(Backend):
-    """Once: the visibility mask. In the call: λ b, joined with the mask, and the kernel."""
-
-    kernel: SDPBackend
+    """Once: the mask, and what padding holds zeroed. In the call: λ b, joined with the mask, and the kernel."""
 
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once."""
         visible = inputs.visible()
         hidden = _hidden_rows(inputs.problem, visible)
+        key, value = inputs.without_padding()
 
         def call() -> Tensor:
-            logit_bias = self.mask(inputs)
-            output = sdpa_with_bias(
-                inputs.query,
-                inputs.key,
-                inputs.value,
-                logit_bias,
-                visible,
-                scale=inputs.scale,
-                is_causal=False,
-                kernel=self.kernel,
-            )
+            output = self.attend(inputs.query, key, value, _mask(inputs, visible), inputs.scale)
             return output if hidden is None else output.masked_fill(hidden, 0.0)
 
         return call
 
-    def mask(self, inputs: Inputs) -> Tensor:
-        """λ b in the dtype that the kernel takes."""
-        return inputs.logit_bias()
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The kernel; ``mask`` is float32 [B or 1, Hq or 1, Lq or 1, Lk]."""
+        raise NotImplementedError
 
 
 class Math(_Masked):
@@ -60,12 +53,15 @@ class Math(_Masked):
 
     name = "sdpa-math"
     summary = "torch SDPA, math kernel, bias as mask"
-    kernel = SDPBackend.MATH
     kernels = ("_scaled_dot_product_attention_math",)
 
     def supports(self, problem: Problem) -> Support:
         """Everything that one pass can do."""
         return _one_pass(problem)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The composite kernel."""
+        return math_attention(query, key, value, mask, scale=scale, is_causal=False)
 
 
 class Efficient(_Masked):
@@ -73,7 +69,6 @@ class Efficient(_Masked):
 
     name = "sdpa-efficient"
     summary = "torch SDPA, memory-efficient CUDA kernel, bias as mask"
-    kernel = SDPBackend.EFFICIENT_ATTENTION
     kernels = ("efficient_attention", "fmha_cutlass")
 
     def available(self) -> Support:
@@ -97,9 +92,12 @@ class Efficient(_Masked):
             return no("builds a full [B, H, Lq, Lk] gradient of the mask, or crashes (pytorch #148476)")
         return YES
 
-    def mask(self, inputs: Inputs) -> Tensor:
-        """λ b rounded to query's dtype."""
-        return inputs.logit_bias().to(inputs.query.dtype)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The kernel, with the mask rounded to query's dtype, whose range λ b keeps to."""
+        if query.dtype != torch.float32:
+            most = torch.finfo(query.dtype).max
+            mask = torch.where(mask == -torch.inf, mask, mask.clamp(-most, most)).to(query.dtype)
+        return efficient_attention(query, key, value, mask, scale=scale)
 
 
 class CuDNN(_Masked):
@@ -107,7 +105,6 @@ class CuDNN(_Masked):
 
     name = "sdpa-cudnn"
     summary = "torch SDPA, cuDNN kernel, bias as mask"
-    kernel = SDPBackend.CUDNN_ATTENTION
     kernels = ("cudnn",)
 
     def available(self) -> Support:
@@ -134,12 +131,16 @@ class CuDNN(_Masked):
             return no("has no gradient for the mask")
         return YES
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The kernel."""
+        return cudnn_attention(query, key, value, mask, scale=scale)
+
 
 class CpuFlash(Backend):
     """torch's CPU flash kernel.
 
-    Once: the visibility mask, unless the kernel's own causal mask serves. In the call: λ b, joined with the mask, and
-    the kernel.
+    Once: the visibility mask, unless the kernel's own causal mask serves, and what padding holds zeroed. In the call:
+    λ b, joined with the mask, and the kernel.
     """
 
     name = "sdpa-cpu"
@@ -163,17 +164,11 @@ class CpuFlash(Backend):
         own_causal = _has_own_causal(inputs)
         visible = None if own_causal else inputs.visible()
         hidden = _hidden_rows(inputs.problem, visible)
+        key, value = inputs.without_padding()
 
         def call() -> Tensor:
-            output = cpu_flash_with_bias(
-                inputs.query,
-                inputs.key,
-                inputs.value,
-                inputs.logit_bias(),
-                visible,
-                scale=inputs.scale,
-                is_causal=own_causal,
-            )
+            mask = _mask(inputs, visible)
+            output = flash_attention(inputs.query, key, value, mask, scale=inputs.scale, is_causal=own_causal)
             return output if hidden is None else output.masked_fill(hidden, 0.0)
 
         return call
@@ -210,13 +205,22 @@ class _CpuFlashLaunch(Launch):
             binding.check_steering(bias, strength)
         visible, hidden = seen
         added = self._strength.lay_out(strength).unsqueeze(-1) * bias.float().view(self._bias_shape)
-        return additive_mask(added, visible), hidden
+        return _joined(added, visible), hidden
 
     def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor | None, Tensor | None]) -> Tensor:
         """The kernel's output."""
         mask, hidden = steering
-        output = cpu_flash_with_bias(query, key, value, mask, None, scale=self._scale, is_causal=self._own_causal)
+        output = flash_attention(query, key, value, mask, scale=self._scale, is_causal=self._own_causal)
         return output if hidden is None else output.masked_fill(hidden, 0.0)
+
+
+def _mask(inputs: Inputs, visible: Tensor | None) -> Tensor:
+    """λ b, with -inf where nothing is visible."""
+    return _joined(inputs.logit_bias(), visible)
+
+
+def _joined(logit_bias: Tensor, visible: Tensor | None) -> Tensor:
+    return logit_bias if visible is None else torch.where(visible, logit_bias, -torch.inf)
 
 
 def _has_own_causal(inputs: Inputs) -> bool:

@@ -274,6 +274,9 @@ def _verdict(pair: _Pair, found: _Finding, threshold: float, strict: bool) -> tu
         return "AMBIGUOUS", f"{fewest} launch on one side; measure at least {FEWEST_UNITS}, better 3"
     if found.high == math.inf:
         return "AMBIGUOUS", "all samples read the same: the clock is too coarse for this call"
+    # Each test below asks for what must be shown; NaN shows nothing.
+    if not math.isfinite(found.centre + found.low + found.high + pair.noise_floor):
+        return "AMBIGUOUS", "a latency or a noise floor is no number; measure again"
     margin = math.log1p(threshold)
     if -margin < found.low and found.high < margin:
         return "SAME", f"within {_percent(math.expm1(max(found.high, -found.low)))}"
