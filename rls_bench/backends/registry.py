@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from rls_bench.backends import sources
@@ -19,7 +21,20 @@ LOADED: dict[str, Backend] = {}
 
 @cache
 def _entries() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {entry.name: entry for entry in (*_of_checkout(), *entry_points(group=GROUP))}
+
+
+def _of_checkout() -> list[EntryPoint]:
+    """Our own, as the pyproject.toml of a checkout has them: one that was never installed has no others."""
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    if not project.is_file():
+        return []
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    groups = tomllib.loads(project.read_text()).get("project", {}).get("entry-points", {})
+    return [EntryPoint(name, place, GROUP) for name, place in groups.get(GROUP, {}).items()]
 
 
 def names() -> list[str]:

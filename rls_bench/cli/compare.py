@@ -48,15 +48,21 @@ def compare(
     across_machines: Annotated[
         bool, typer.Option(help="Compare even if the two come from different machines.")
     ] = False,
+    may_go: Annotated[
+        list[str] | None, typer.Option(help="A backend whose cells NEW may lack; repeat for several.")
+    ] = None,
 ) -> None:
-    """Judge each cell of NEW against BASE. Exit codes: 0 none slower, 1 slower or broken, 3 ambiguous only, 2 usage."""
+    """Judge each cell of NEW against BASE.
+
+    Exit codes: 0 none slower, 1 slower or broken, 3 ambiguous only, 4 cells are gone, 2 usage.
+    """
     margin = share(threshold)
     output = Format.json if json else output
     from rls_bench.compare import compare as judge
     from rls_bench.compare import load
 
     sides = (load(path, across_machines=across_machines) for path in (base, new))
-    comparison = judge(*sides, threshold=margin, across_machines=across_machines, strict=strict)
+    comparison = judge(*sides, threshold=margin, across_machines=across_machines, strict=strict, may_go=may_go or ())
     write(comparison, output)
     raise typer.Exit(comparison.exit_code)
 
