@@ -12,12 +12,11 @@ from pathlib import Path
 
 from rls_bench.errors import RlsBenchError
 
-# What a survey imports beside torch and Triton, with what they themselves need. Plots are left out: with them it would
-# be twice the size, and they can be drawn from the records anywhere.
-_PACKAGES = (
-    *("msgspec", "platformdirs", "typer", "rich", "safetensors", "nvidia-ml-py", "scipy"),
-    *("click", "shellingham", "annotated-doc", "pygments", "markdown-it-py", "mdurl"),
-)
+# What a survey imports beside torch and Triton. Plots are left out: with them it would be twice the size, and they can
+# be drawn from the records anywhere.
+_PACKAGES = ("msgspec", "platformdirs", "typer", "rich", "safetensors", "nvidia-ml-py", "scipy")
+# Comes with the machine's torch, and must be the one that it was built for.
+_THE_MACHINES = "numpy-*.whl"
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64", "any")
 _SOURCES = ("rls_bench", "kernels", "baselines", "pyproject.toml")
 _START = '''"""Runs `rls-bench survey` from this folder: python survey.py [--minutes 8] [--device cuda] [--out DIR]."""
@@ -75,8 +74,10 @@ def _copy(source: Path, target: Path) -> None:
 
 def _download(wheels: Path, python: str) -> None:
     platforms = [f"--platform={platform}" for platform in _PLATFORMS]
-    line = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    line = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     line += ["--only-binary=:all:", f"--python-version={python}", *platforms, f"--dest={wheels}", *_PACKAGES]
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
-        raise RlsBenchError(f"bundle: pip could not get a package: {done.stderr.strip().splitlines()[-1:]}")
+        raise RlsBenchError(f"bundle: pip could not get a package: {''.join(done.stderr.strip().splitlines()[-1:])}")
+    for wheel in wheels.glob(_THE_MACHINES):
+        wheel.unlink()

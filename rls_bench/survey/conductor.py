@@ -26,8 +26,8 @@ Status = Literal["ok", "partial", "not here", "failed", "timeout", "skipped"]
 DONE = ("ok", "not here")
 # How a stage's process says that some of its work is left; any other code but 0 is a failure.
 PARTIAL = 75
-# Between an interrupt, after which a stage still writes what it has, and the end.
-_GRACE_SECONDS = 6.0
+# Between a stage's own deadline and its end by force; a third of it after an interrupt, on which it writes what it has.
+_GRACE_SECONDS = 9.0
 _POLL_SECONDS = 0.1
 _TAIL_BYTES = 4000
 
@@ -138,7 +138,7 @@ class _Process:
         deadline = time.monotonic() + seconds
         interrupted = False
         while self._process.poll() is None and time.monotonic() < deadline:
-            if not interrupted and time.monotonic() > deadline - _GRACE_SECONDS / 2:
+            if not interrupted and time.monotonic() > deadline - _GRACE_SECONDS / 3:
                 self._process.send_signal(signal.SIGINT)
                 interrupted = True
             time.sleep(_POLL_SECONDS)

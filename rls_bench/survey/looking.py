@@ -35,10 +35,10 @@ def doctor(task: Task) -> str:
     line = [sys.executable, "-m", "rls_bench", "doctor", "--json"]
     try:
         # It proves every backend, which may have to be compiled for that.
-        done = subprocess.run(line, capture_output=True, timeout=max(1.0, task.left))
+        with (task.out / "doctor.json").open("wb") as file:
+            done = subprocess.run(line, stdout=file, timeout=max(1.0, task.left))
     except subprocess.TimeoutExpired:
         return "proving every backend took longer than there was"
-    (task.out / "doctor.json").write_bytes(done.stdout)
     return f"doctor ended with {done.returncode}" if done.returncode else ""
 
 
@@ -160,9 +160,12 @@ def _ended(line: list[str], environment: dict[str, str], seconds: float) -> str:
     """What went wrong with a process that had ``seconds``, or an empty string."""
     if seconds <= 0:
         return "no time was left"
-    try:
-        done = subprocess.run(line, env=environment, capture_output=True, text=True, errors="replace", timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return f"no end within {seconds:.0f} s"
-    last = [text.strip() for text in (done.stdout + done.stderr).splitlines() if text.strip()][-1:]
+    # Not a pipe: a compiler that outlives its killed parent would hold it open.
+    with tempfile.TemporaryFile() as said:
+        try:
+            done = subprocess.run(line, env=environment, stdout=said, stderr=said, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return f"no end within {seconds:.0f} s"
+        said.seek(0)
+        last = [text.strip() for text in said.read().decode(errors="replace").splitlines() if text.strip()][-1:]
     return f"ended with {done.returncode}: {''.join(last)[:_LAST_WORDS]}" if done.returncode else ""

@@ -20,7 +20,7 @@ class Stage:
     about: str
     beside: bool = False
     cuda_only: str = ""
-    least_seconds: float = 8.0
+    least_seconds: float = 15.0
 
     def runs_on(self, device: str) -> bool:
         """Whether there is anything for it to do on ``device``."""
