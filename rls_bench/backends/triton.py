@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
+from rls_bench.backends.derivatives import differentiable, refuse_tangents
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Support, no
 from rls_bench.errors import BackendUnavailable
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
 _INTERPRETED = "runs in Triton's interpreter here: correct, never timed"
+_INTERPRETS = Support(True, _INTERPRETED)
+_OLD_INTERPRETER = (
+    "the interpreter of Triton before 3.7 fails with numpy 2.4 and later: pip install 'numpy<2.4', or a later Triton"
+)
 _WIDEST_HEAD = 256
+
+
+def _interpreter_fails(triton: str, numpy: str) -> bool:
+    """Whether Triton's interpreter asks numpy for a conversion that numpy gave up in 2.4."""
+    found = [tuple(int(part) for part in text.split(".")[:2]) for text in (triton, numpy)]
+    return found[0] < (3, 7) and found[1] >= (2, 4)
 
 
 class Triton(Backend):
@@ -28,7 +40,9 @@ class Triton(Backend):
         """Triton, and CUDA or else its interpreter, which a worker process is started with."""
         if find_spec("triton") is None:
             return no("needs Triton: pip install triton (Linux)")
-        return YES if torch.cuda.is_available() else Support(True, _INTERPRETED)
+        if torch.cuda.is_available():
+            return YES
+        return no(_OLD_INTERPRETER) if _interpreter_fails(version("triton"), version("numpy")) else _INTERPRETS
 
     def supports(self, problem: Problem) -> Support:
         """Every mask, layout, eps, statistic and gradient; head dims up to 256."""
@@ -59,6 +73,7 @@ class Triton(Backend):
         from rls_kernels.triton import attention
 
         problem = inputs.problem
+        refuse_tangents(self.name, inputs)
         tensors = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength, inputs.key_lengths)
         options: dict[str, Any] = {
             "scale": inputs.scale,
@@ -69,7 +84,7 @@ class Triton(Backend):
 
         def call() -> Any:
             output, stats = attention.steered_attention(*tensors, **options)
-            return (output, AttentionStats(*stats)) if problem.return_stats else output
+            return (output, differentiable(inputs, AttentionStats(*stats))) if problem.return_stats else output
 
         if inputs.query.device.type == "cuda" and not torch.compiler.is_compiling():
             attention.tune(*tensors, **options)

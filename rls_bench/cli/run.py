@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from rls_bench.cli import problem_argument
 
 if TYPE_CHECKING:
-    from rls_bench.cli.console import Console
-    from rls_bench.runner import Plan, Summary
+    from rls_bench.runner import Event, Plan
+
+Outcome = TypeVar("Outcome")
 
 
 def run(
@@ -68,7 +70,7 @@ def run(
         )
         plan = _plan(chosen, backend, dtype, inputs, budget, launches, seed, race, probe)
         path = out or Path("results") / f"{datetime.now():%Y-%m-%dT%H-%M-%S}.jsonl"
-    summary = _run_with_progress(console, runner.run, plan, path, resume is not None)
+    summary = with_progress(lambda progress: runner.run(plan, path, resume=resume is not None, progress=progress))
     groups = tables.by_problem(summary.records)
     latencies = Latencies(summary.records)
     for group in groups:
@@ -123,8 +125,11 @@ def _unfinished(path: Path) -> Plan:
     return plan
 
 
-def _run_with_progress(console: Console, run: Any, plan: Plan, path: Path, resume: bool) -> Summary:
+def with_progress(run: Callable[[Callable[[Event], None]], Outcome]) -> Outcome:
+    """What ``run`` returns, which tells how far it is meanwhile."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from rls_bench.cli.console import Console
 
     columns = (
         TextColumn("{task.description}"),
@@ -132,12 +137,6 @@ def _run_with_progress(console: Console, run: Any, plan: Plan, path: Path, resum
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=Console(), transient=True) as progress:
         task = progress.add_task("starting", total=1.0)
-        summary: Summary = run(
-            plan,
-            path,
-            resume=resume,
-            progress=lambda event: progress.update(task, completed=event.share, description=event.message[:60]),
-        )
-    return summary
+        return run(lambda event: progress.update(task, completed=event.share, description=event.message[:60]))

@@ -26,7 +26,7 @@ def show(
     from rls_bench.records.latency import Latencies
 
     skipped: list[record.Skipped] = []
-    records = [entry for path in files for entry in record.read(path, skipped)]
+    records = record.read_all(files, skipped)
     if json:
         import msgspec
 

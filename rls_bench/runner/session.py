@@ -355,16 +355,10 @@ class Session:
         deadline = self._ledger.slice_deadline()
         while True:
             late = time.monotonic() >= deadline
-            turns = [
-                (cell, question)
-                for cell in cells
-                for question in cell.questions
-                if question not in crew.unanswered.get(cell.label, ())
-                and cell.wants(question, launch, plan.target_interval, late)
-            ]
+            turns = self._next_turns(crew, launch, cells, late)
             if not turns:
                 return
-            order.shuffle(turns)
+            self._shuffle(turns, order)
             for cell, question in turns:
                 if cell.is_open:
                     self._turn(crew, launch, cell, question, late)
@@ -374,6 +368,20 @@ class Session:
             if plan.race:
                 for lost in race(cells, launch):
                     self._tell("closed", "raced out: slower than 1.5 × the best", lost)
+
+    def _next_turns(self, crew: Crew, launch: int, cells: list[Cell], late: bool) -> list[tuple[Cell, Question]]:
+        """Who takes a turn in the next round."""
+        return [
+            (cell, question)
+            for cell in cells
+            for question in cell.questions
+            if question not in crew.unanswered.get(cell.label, ())
+            and cell.wants(question, launch, self._plan.target_interval, late)
+        ]
+
+    def _shuffle(self, turns: list[tuple[Cell, Question]], order: random.Random) -> None:
+        """Put a round's turns into the order in which they are taken."""
+        order.shuffle(turns)
 
     def _quieten(self, crew: Crew, launch: int, index: int, disturber: str) -> Quiet:
         """End a backend that works in others' turns, and have all turns of this problem taken anew without it."""
