@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rls_bench.cli import documents
+from rls_bench.cli import documents, outputs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,6 +58,7 @@ def choose(
 ) -> None:
     """Choose a backend for each machine and regime, or abstain and say which run would settle it."""
     limits = (max_error, None if max_memory is None else size(max_memory))
+    outputs.check_file(policy, "--policy")
     from rls_bench.choose import Limits, as_policy, gather
     from rls_bench.choose import choose as decide_all
     from rls_bench.cli.console import Console

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from rls_bench.cli import problem_argument
+from rls_bench.cli import outputs, problem_argument
+from rls_bench.cli.main import INTERRUPTED
 
 if TYPE_CHECKING:
     from rls_bench.runner import Event, Plan
@@ -70,7 +71,13 @@ def run(
         )
         plan = _plan(chosen, backend, dtype, inputs, budget, launches, seed, race, probe)
         path = out or Path("results") / f"{datetime.now():%Y-%m-%dT%H-%M-%S}.jsonl"
-    summary = with_progress(lambda progress: runner.run(plan, path, resume=resume is not None, progress=progress))
+    outputs.check_file(path, "--out")
+    try:
+        summary = with_progress(lambda progress: runner.run(plan, path, resume=resume is not None, progress=progress))
+    except KeyboardInterrupt:
+        kept = f"what was measured is kept; rls-bench run --resume {path} goes on"
+        console.print(kept if _has_journal(path) else "nothing was measured yet", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
     groups = tables.by_problem(summary.records)
     latencies = Latencies(summary.records)
     for group in groups:
@@ -81,6 +88,10 @@ def run(
     console.print(f"records: {path}", soft_wrap=True)
     for group in groups:
         console.print(tables.verdict(group, summary.noise_floor, latencies), soft_wrap=True)
+    if summary.interrupted:
+        rest = f"; rls-bench run --resume {path} goes on with {summary.unmeasured} more" if summary.unmeasured else ""
+        console.print(f"interrupted: {len(summary.records)} records are kept in {path}{rest}", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
     if any(record.status in tables.BROKEN for record in summary.records):
         raise typer.Exit(1)
 
@@ -97,12 +108,17 @@ def _plan(
     probes: list[str] | None,
 ) -> Plan:
     from rls_bench.backends import registry
+    from rls_bench.probes import registry as probe_registry
     from rls_bench.runner import Plan
 
     # What is left out leaves a problem its own.
     changes: dict[str, Any] = {"inputs": inputs, "seed": seed, "dtype": dtype}
     changes = {name: value for name, value in changes.items() if value is not None}
     problems = [replace(problem, **changes) for problem in chosen.problems]
+    for name in {*(probes or ())} - {*probe_registry.names()}:
+        raise typer.BadParameter(f"--probe: wanted one of {', '.join(probe_registry.names())}; got {name!r}")
+    if backends and len({*backends}) < len(backends):
+        raise typer.BadParameter(f"--backend: wanted each name once; got {', '.join(backends)}")
     return Plan(
         # A dtype for all can make two problems of a suite the same work.
         problems=list({problem.key: problem for problem in problems}.values()),
@@ -123,6 +139,13 @@ def _unfinished(path: Path) -> Plan:
     if plan is None:
         raise typer.BadParameter(f"no run beside {path} was killed before its end")
     return plan
+
+
+def _has_journal(path: Path) -> bool:
+    """Whether a run beside ``path`` has begun to take notes."""
+    from rls_bench.runner import journal
+
+    return journal.is_begun(path)
 
 
 def with_progress(run: Callable[[Callable[[Event], None]], Outcome]) -> Outcome:

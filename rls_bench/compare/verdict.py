@@ -155,7 +155,9 @@ def compare(
     controls = _controls(pairs)
     judged = _judge(pairs, threshold, controls, strict)
     disturbed, moved = complaints(base, new), moved_floors(judged, base, new)
-    judged = [_doubted(row, disturbed[0] if disturbed else moved.get(row.machine, "")) for row in judged]
+    # A machine that was equally busy for both slows both; the intervals know how much it scatters.
+    uneven = disturbed[0] if bool(base.warnings) != bool(new.warnings) else ""
+    judged = [_doubted(row, uneven or moved.get(row.machine, "")) for row in judged]
     rows = sorted(rows + judged, key=lambda row: (ORDER.index(row.verdict), row.problem, row.backend, row.question))
     told = [*disturbed, *moved.values()]
     told += cautions({(base.title(machine), question): found for (machine, question), found in controls.items()})

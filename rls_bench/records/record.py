@@ -74,6 +74,8 @@ class Record:
     reason: str = ""
     commit: str | None = None
     dirty: bool = False
+    # Why the commit is None.
+    commit_unknown: str = ""
     # The suite's name, or the options of ``run`` that chose the problems.
     suite: str = ""
     agreement: Agreement | None = None

@@ -49,7 +49,7 @@ def test_other_figures_of_the_same_run_are_left_out_by_name(tmp_path: Path) -> N
     assert (side.skipped, "line 2: run" in side.first_skipped) == (1, True)
 
 
-@pytest.mark.parametrize(("base_told", "new_told"), [([], [BUSY]), ([BUSY], []), ([BUSY], [BUSY])])
+@pytest.mark.parametrize(("base_told", "new_told"), [([], [BUSY]), ([BUSY], [])])
 def test_a_busy_machine_is_said_first_and_slows_no_code(
     base_told: list[str], new_told: list[str], tmp_path: Path
 ) -> None:
@@ -60,6 +60,13 @@ def test_a_busy_machine_is_said_first_and_slows_no_code(
     assert found.exit_code == 3  # type: ignore[attr-defined]
     assert f"measured while {BUSY}" in found.cautions[0]  # type: ignore[attr-defined]
     assert "on a quiet machine" in found.rows[0].reason  # type: ignore[attr-defined]
+
+
+def test_two_busy_runs_are_compared_with_the_caution(tmp_path: Path) -> None:
+    base, new = ([replace(entry, warnings=[BUSY]) for entry in side] for side in (run(1), run(2, slower={3: 2.0})))
+    found = judged(tmp_path, base, new)
+    assert found.counts["SLOWER"] == 1  # type: ignore[attr-defined]
+    assert len(found.cautions) == 2  # type: ignore[attr-defined]
 
 
 def with_floor(records: list[Record]) -> list[Record]:
