@@ -36,6 +36,8 @@ def test_a_bundle_starts_by_itself(packed: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "--minutes" in done.stdout
     assert (packed / "site" / "only_there.py").exists()
+    refused = subprocess.run([*line[:2], "--minutes", "none"], cwd=tmp_path, env=environment, capture_output=True)
+    assert refused.returncode == 2
 
 
 def test_a_folder_that_holds_something_is_left_alone(packed: Path) -> None:
