@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rls_bench.agreement.conformance import Outcome
     from rls_bench.cli.console import Console
     from rls_bench.problems.problem import Problem
 
@@ -70,6 +73,7 @@ def _faults(console: Console, name: str, problems: list[Problem], alone: bool) -
     import os
     from contextlib import suppress
     from functools import partial
+    from itertools import chain
 
     from rls_bench.agreement import conformance as suite
     from rls_bench.backends import asking, registry
@@ -88,7 +92,8 @@ def _faults(console: Console, name: str, problems: list[Problem], alone: bool) -
             raise BackendUnavailable(f"backend {name}: {proven.reason}")
     console.print(name, style="bold", soft_wrap=True)
     outcomes = []
-    for outcome in suite.check(backend, problems, None if alone else partial(isolated.check, name)):
+    checked = suite.check(backend, problems, None if alone else partial(isolated.check, name))
+    for outcome in chain(checked, _guarded(backend, problems) if alone else ()):
         outcomes.append(outcome)
         status = text(f"{outcome.status:12}", _COLOURS[outcome.status])
         console.print(status, f"{outcome.case:28}", outcome.reason, soft_wrap=True)
@@ -97,3 +102,14 @@ def _faults(console: Console, name: str, problems: list[Problem], alone: bool) -
     right = len(outcomes) - faults - declined
     console.print(f"{right} right, {declined} declined, {faults} not conforming")
     return faults
+
+
+def _guarded(backend: object, problems: list[Problem]) -> Iterator[Outcome]:
+    """Some of the cases once more, before a referee that the backend cannot reach."""
+    from rls_bench.backends.interface import Backend
+    from rls_bench.referee import Referee, guards
+
+    # What is no backend has failed the first case already.
+    if isinstance(backend, Backend):
+        with Referee() as referee:
+            yield from guards.outcomes(backend, problems, referee)

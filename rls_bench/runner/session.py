@@ -26,6 +26,7 @@ from rls_bench.records.record import Agreement, Question, Status
 from rls_bench.referee.client import Referee
 from rls_bench.referee.contents import Contents
 from rls_bench.referee.messages import Draw, Layout
+from rls_bench.referee.words import one_line
 from rls_bench.runner import journal, messages, process, provenance
 from rls_bench.runner.board import TWIN, Board, backend_of
 from rls_bench.runner.cell import Cell, race
@@ -36,7 +37,6 @@ from rls_bench.runner.process import NurseryLost, WorkerLost
 from rls_bench.runner.quiet import Quiet
 from rls_bench.runner.sense import Clocks
 from rls_bench.runner.throttle import ClockWatch
-from rls_bench.runner.words import one_line
 from rls_bench.timing import steadiness
 
 # A turn is about this long where samples are shorter, so that handing out turns costs little.

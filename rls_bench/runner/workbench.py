@@ -25,11 +25,11 @@ from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
 from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
+from rls_bench.referee.words import one_line, told
 from rls_bench.runner import kin, messages
 from rls_bench.runner.intact import Intact
 from rls_bench.runner.kernels import kernels_of
 from rls_bench.runner.settings import settings
-from rls_bench.runner.words import one_line, told
 from rls_bench.timing import caches, calibrate, cuda, stopwatch
 
 # More distinct inputs than this tell nothing new.

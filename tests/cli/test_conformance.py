@@ -29,6 +29,14 @@ def test_a_wrong_backend_ends_with_1_and_names_the_case() -> None:
     assert any(line.startswith("wrong") and "causal over a cache" in line for line in text.splitlines())
 
 
+@pytest.mark.slow
+def test_the_guards_see_what_a_case_alone_does_not() -> None:
+    code, text = invoke("cheats:ONCE_WARM")
+    assert code == 1
+    wrong = [line for line in text.splitlines() if line.startswith("wrong")]
+    assert any("plain, guarded" in line and "kept from before" in line for line in wrong)
+
+
 def test_a_crash_is_its_own_backends_alone() -> None:
     """As a fault on a GPU would be: the case that ended its process has failed, and the others go on."""
     code, text = invoke("faulty_backends:CRASHES_ON_EPS", "faulty_backends:RIGHT")
