@@ -52,9 +52,13 @@ accept-inspection: setup
 	$(BIN)/rls-bench inspect --json $(INSPECTION)
 
 # Latency, error, memory, compile and import time of this commit on this machine, kept under results/asv.
+# A changed tree is no commit: its figures are shown, and those of HEAD stay as they are.
 ASV_MACHINE ?= laptop
 asv: asv-machine
-	$(BIN)/asv run --machine $(ASV_MACHINE) --set-commit-hash $$(git rev-parse HEAD) --record-samples $(ASV)
+	@commit=$$(git rev-parse HEAD) && changes=$$(git status --porcelain -- rls_bench kernels baselines benchmarks pyproject.toml) && \
+	if test -z "$$changes"; then keep="--set-commit-hash $$commit"; else keep=--dry-run; \
+	  echo "the sources differ from $$commit, so nothing is saved:"; echo "$$changes"; fi && \
+	$(BIN)/asv run --machine $(ASV_MACHINE) $$keep --record-samples $(ASV)
 
 # GPU, driver and torch as dimensions of the plots, after asv wrote what it knows itself.
 asv-machine: setup
@@ -88,7 +92,7 @@ DEVICE ?= cuda
 SUITE ?= standard
 GPU ?= $(ASV_MACHINE)
 RECORDS ?= .asv/records/$(GPU).jsonl
-BASELINE ?= results/baselines/$(GPU).jsonl
+BEFORE ?= HEAD~1
 
 # On a GPU those that reach every branch of the launchers, too; elsewhere they would take an hour.
 CASES ?= $(if $(filter cuda,$(DEVICE)),all,small)
@@ -102,11 +106,12 @@ gpu-run: $(READY)
 gpu-profile: $(READY)
 	$(RLS_BENCH) profile triton --problem $(PROFILED) --device $(DEVICE) --probe ncu
 
-# 3 says ambiguous: no reason to fail. A GPU without a baseline has nothing to be compared with yet.
+# This commit and the one before it in one run, for a GPU is not the same from day to day. 3 says ambiguous: no reason to
+# fail.
 gpu-compare: $(READY)
-	@if test -f $(BASELINE); then \
-	  $(RLS_BENCH) compare $(BASELINE) $(RECORDS) --format github || test $$? -eq 3; \
-	else echo "::notice::no baseline for $(GPU); commit the uploaded records as $(BASELINE)"; fi
+	@rm -f .asv/records/$(GPU)-ab.*.jsonl
+	$(RLS_BENCH) ab $(BEFORE) --suite $(SUITE) $(addprefix --backend ,$(BACKENDS)) --out .asv/records/$(GPU)-ab --format github $(AB) \
+		|| test $$? -eq 3
 
 sanitize: sanitize-cpu sanitize-triton
 

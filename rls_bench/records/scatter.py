@@ -23,7 +23,7 @@ from scipy.special import digamma, polygamma
 MOST_PRIOR_FREEDOM = 4.0
 # No cell is taken for steadier than this share of the run's mean variance: on a machine with two speeds all launches of
 # a cell may meet the same one, and agree by luck.
-OF_MEAN = 0.8
+OF_MEAN = 0.7
 # Of that, what is left where all cells scatter together: a cell of one launch still needs a prior.
 _LEAST_PRIOR = 0.05
 # So much of either end tells nothing of how the run's cells scatter.
