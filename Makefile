@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup bench test test-slow test-quiet lint package inspect accept-inspection sanitize sanitize-cpu sanitize-triton clean
+.PHONY: setup bench test test-slow test-quiet lint package inspect accept-inspection sanitize sanitize-cpu sanitize-threads sanitize-triton clean
 .PHONY: asv asv-machine asv-smoke asv-publish inspect-regression gpu-agreement gpu-run gpu-profile gpu-compare
 
 setup: $(STAMP)
@@ -113,7 +113,7 @@ gpu-compare: $(READY)
 	$(RLS_BENCH) ab $(BEFORE) --suite $(SUITE) $(addprefix --backend ,$(BACKENDS)) --out .asv/records/$(GPU)-ab --format github $(AB) \
 		|| test $$? -eq 3
 
-sanitize: sanitize-cpu sanitize-triton
+sanitize: sanitize-cpu sanitize-threads sanitize-triton
 
 # The CPU kernel's matrix on a build that stops at the first bad address or undefined operation; torch itself leaks by design.
 # Built first, since a compiler under the preloaded checker takes minutes.
@@ -124,6 +124,10 @@ sanitize-cpu: setup
 		$(BIN)/python -m pytest -m 'not slow' -k 'not compile and not fake' tests/kernels/cpu/test_sizes.py \
 		tests/kernels/cpu/test_attention.py tests/kernels/cpu/test_agreement.py tests/kernels/cpu/test_gradients.py \
 		tests/kernels/cpu/test_hidden.py
+
+# Data races in the CPU kernel: several callers at once, each with a team, in a program of their own.
+sanitize-threads: setup
+	$(BIN)/python -m pytest -m slow tests/kernels/cpu/test_threads.py
 
 # Reads out of bounds and races in the Triton kernels, without a GPU. ttsem declares Python >= 3.12 and runs on 3.11.
 sanitize-triton: setup

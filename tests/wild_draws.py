@@ -149,8 +149,8 @@ def complaint(inputs: Inputs, output: Tensor, exact: Tensor, slack_of_bias: floa
     logits = logits.masked_fill(~seen, -math.inf)
     near = seen & (logits >= logits.amax(-1, keepdim=True) - 2 * slack - 60)
     size = value.abs().amax((-2, -1), keepdim=True)
-    # A value that no normal number of the dtype holds is rounded more.
-    least = torch.finfo(dtype).tiny * 0.01
+    # What is no normal number is rounded more, and matrix units (AMX) take it for 0.
+    least = 6e-7 if dtype == torch.float16 else 4 * torch.finfo(torch.float32).tiny
     allowed = 8 * rounding * size + least
     lowest = torch.where(near[..., None], value[:, :, None], math.inf).amin(-2)
     highest = torch.where(near[..., None], value[:, :, None], -math.inf).amax(-2)

@@ -45,8 +45,10 @@ def unfold(sums: Tensor, value: Tensor, weights: Tensor, eps: float) -> tuple[Te
     value_dim = value.shape[-1]
     numerator, mass, share = sums.float().split((value_dim, 1, sums.shape[-1] - value_dim - 1), dim=-1)
     if eps > 0.0:
+        # The larger of 1 and eps is divided out, so that a large one times a large value doesn't overflow.
+        unit = max(eps, 1.0)
         columns = torch.cat((value.float(), torch.ones_like(value[..., :1], dtype=torch.float32)), dim=-1)
-        floor = eps * (weights[..., None] * columns).sum(-2, keepdim=True)
+        floor = eps / unit * (weights[..., None] * columns).sum(-2, keepdim=True)
         floor = floor.repeat_interleave(sums.shape[1] // value.shape[1], dim=1) * share[..., :1]
-        numerator, mass = numerator + floor[..., :-1], mass + floor[..., -1:]
+        numerator, mass = numerator / unit + floor[..., :-1], mass / unit + floor[..., -1:]
     return numerator / mass, mass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -47,13 +48,24 @@ class Inputs:
     def without_padding(self) -> tuple[Tensor, Tensor]:
         """Key and value with zeros past ``key_lengths``, for kernels that would multiply a NaN there by a weight of 0.
 
-        The tensors themselves where there are no lengths; else copies, which take a pass over both.
+        The tensors themselves where there are no lengths, or where what lies there can be read and is finite, which a
+        weight of 0 does undo; else copies, which take a pass over both.
         """
-        if self.key_lengths is None:
+        if self.key_lengths is None or self._pads_with_numbers(self.key_lengths):
             return self.key, self.value
         padding = torch.arange(self.problem.key_length, device=self.key.device) >= self.key_lengths[:, None]
         padding = padding[:, None, :, None]
         return self.key.masked_fill(padding, 0.0), self.value.masked_fill(padding, 0.0)
+
+    def _pads_with_numbers(self, key_lengths: Tensor) -> bool:
+        if self.query.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        # A sum of numbers is one, unless it overflows; that costs a copy and no more.
+        return all(
+            math.isfinite(tensor[batch, :, length:].sum(dtype=torch.float32).item())
+            for batch, length in enumerate(key_lengths.tolist())
+            for tensor in (self.key.detach(), self.value.detach())
+        )
 
     def may_hide_whole_rows(self) -> bool:
         """Whether some query may have no visible key at all, judged without reading a tensor's values."""
