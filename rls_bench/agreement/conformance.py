@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from rls_bench.agreement import judgement
+from rls_bench.backends.asking import last_words
 from rls_bench.backends.interface import Backend, Support
 from rls_bench.problems.draw import draw
 from rls_bench.problems.inputs import Inputs
@@ -100,8 +101,12 @@ def check_interface(backend: Backend) -> Outcome:
     for field in ("name", "summary"):
         if not isinstance(value := getattr(backend, field, None), str) or not value or "\n" in value:
             return Outcome(case, "failed", f"{field}: wanted one line of text; got {value!r}")
-    for question, answer in (("available", backend.available()), ("measurable", backend.measurable())):
-        if complaint := _complaint(answer):
+    for question, ask in (("available", backend.available), ("measurable", backend.measurable)):
+        try:
+            complaint = _complaint(ask())
+        except (Exception, SystemExit) as error:
+            complaint = f"raised {last_words(error)}"
+        if complaint:
             return Outcome(case, "failed", f"{question}(): {complaint}")
     return Outcome(case, "ok")
 
@@ -115,8 +120,8 @@ def check_case(backend: Backend, problem: Problem) -> Outcome:
         if not answer:
             return Outcome(problem.name, "unsupported", answer.reason)
         reason = _fault(backend, problem)
-    except Exception as error:
-        return Outcome(problem.name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    except (Exception, SystemExit) as error:
+        return Outcome(problem.name, "failed", last_words(error))
     return Outcome(problem.name, "wrong" if reason else "ok", reason)
 
 

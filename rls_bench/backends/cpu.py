@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from rls_kernels.cpu import attention, build, launch, library
+from rls_kernels.cpu import attention, build, launch, library, trial
 from torch import Tensor
 
 from rls_bench.backends.anew import Anew
@@ -26,7 +26,14 @@ class Cpu(Backend):
     def available(self) -> Support:
         """Linux on an x86-64 with AVX2, and a C++ compiler."""
         reason = build.unavailable_reason()
-        return no(reason) if reason else YES
+        return no(reason, mendable=not build.unfit_reason()) if reason else YES
+
+    def proven(self) -> Support:
+        """The library is built, loaded, and gives the right answer."""
+        if not (available := self.available()):
+            return available
+        reason = trial.failure()
+        return no(reason, mendable=True) if reason else YES
 
     def supports(self, problem: Problem) -> Support:
         """CPU tensors; every mask, layout, eps, statistic and gradient; head dims up to 256."""

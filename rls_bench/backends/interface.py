@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Support:
-    """Yes, or no with the reason in one line."""
+    """Yes, or no with the reason in one line; ``mendable`` where a person could change that on this machine."""
 
     supported: bool
     reason: str = ""
+    mendable: bool = False
 
     def __bool__(self) -> bool:
         return self.supported
@@ -28,9 +29,9 @@ class Support:
 YES = Support(True)
 
 
-def no(reason: str) -> Support:
+def no(reason: str, *, mendable: bool = False) -> Support:
     """A refusal; ``reason`` is one line that says what is missing or what the kernel cannot do."""
-    return Support(False, reason)
+    return Support(False, reason, mendable)
 
 
 class AttentionStats(NamedTuple):
@@ -102,6 +103,13 @@ class Backend:
     def available(self) -> Support:
         """Whether this machine has what the backend needs."""
         return YES
+
+    def proven(self) -> Support:
+        """Whether it truly works here: what is made once is made, loaded and tried, which may take a compiler's time.
+
+        ``auto``, ``list`` and ``doctor`` ask this; it is ``available`` where there is nothing to try.
+        """
+        return self.available()
 
     def supports(self, problem: Problem) -> Support:
         """Whether the backend can do ``problem``."""

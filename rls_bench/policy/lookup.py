@@ -16,7 +16,7 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 
-from rls_bench.backends import registry
+from rls_bench.backends import asking, registry
 from rls_bench.backends.interface import Backend, no
 from rls_bench.errors import BackendError, BackendUnsupported, PolicyError
 from rls_bench.machines import host
@@ -36,7 +36,7 @@ BUILT_IN = {
 
 
 class PolicyWarning(UserWarning):
-    """A policy was found but isn't used."""
+    """A policy was found but isn't used, or ``auto`` does without a backend that it would have taken."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,8 @@ class _Guide:
         raise BackendUnsupported(f"no built-in backend does {problem.title} ({'; '.join(refusals)})")
 
 
+# Backends whose absence was told of.
+_TOLD: set[str] = set()
 _GUIDES: dict[str | Path | None, tuple[tuple[object, ...], _Guide]] = {}
 
 
@@ -205,7 +207,7 @@ def _guide(policy: str | Path | None) -> _Guide:
 def _load(policy: str | Path | None) -> _Guide:
     named = policy or os.environ.get(VARIABLE)
     path = Path(named) if named else default_path()
-    if not named and not path.exists():
+    if not named and not _is_there(path):
         return _Guide(None, None, "no policy was found")
     try:
         loaded = policy_file.read(path)
@@ -223,6 +225,14 @@ def _load(policy: str | Path | None) -> _Guide:
     return _Guide(path, loaded)
 
 
+def _is_there(path: Path) -> bool:
+    """Without HOME the path begins with "~", literally; a home that cannot be looked into holds nothing for us."""
+    try:
+        return path.is_absolute() and path.exists()
+    except OSError:
+        return False
+
+
 def _here(name: str) -> str:
     machine = host.current()
     return machine.title if name == "fingerprint" else f"{name} {getattr(machine, name)}"
@@ -234,13 +244,20 @@ def _refuse(path: Path, reason: str) -> _Guide:
 
 
 def _usable(names: Iterable[str]) -> _Usable:
-    """Those of ``names`` that are registered, steer, and are available on this machine, in order."""
+    """Those of ``names`` that are registered, steer, and are proven to work on this machine, in order.
+
+    One that a person could mend is told of, once a process.
+    """
     found = []
     for name in names:
         try:
             backend = registry.get(name)
         except BackendError:
             continue
-        if backend.steers and backend.available():
+        proven = asking.proven(backend)
+        if backend.steers and proven:
             found.append((name, backend))
+        elif proven.mendable and name not in _TOLD:
+            _TOLD.add(name)
+            warnings.warn(f"auto does without backend {name}: {proven.reason}", PolicyWarning, stacklevel=2)
     return tuple(found)

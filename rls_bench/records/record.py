@@ -81,6 +81,10 @@ class Record:
     workspace_bytes: int | None = None
     kernels: list[str] = field(default_factory=list)
     probes: dict[str, dict[str, float | str | None]] = field(default_factory=dict)
+    # Threads and numerics switches of the backend's process, as the backend left them.
+    settings: dict[str, str] = field(default_factory=dict)
+    # False for plain attention, which ignores bias and strength and was judged at λ = 0.
+    steers: bool = True
     # How far two labels of the same code may differ in this run, relative: for the first question, and for each; None
     # and empty until the run has an A/A pair.
     noise_floor: float | None = None

@@ -47,6 +47,10 @@ class Board:
         """The cells of the second label of the backend that runs twice."""
         return [] if self.twin is None else self.of_label(self.twin + TWIN)
 
+    def has_twin(self) -> bool:
+        """Whether a backend runs twice; one whose second label has failed on every problem no longer does."""
+        return any(cell.status is None for cell in self.twin_cells())
+
     def apply(self, entry: journal.Entry) -> None:
         """Take in what happened."""
         if isinstance(entry, journal.Met):
@@ -54,10 +58,20 @@ class Board:
         elif isinstance(entry, journal.Twinned):
             self.twin = entry.backend
             self._add(entry.backend + TWIN, entry.backend)
+        elif isinstance(entry, journal.Redone):
+            for cell in self._cells.values():
+                if cell.index == entry.problem:
+                    cell.forget(entry.launch)
         else:
             if isinstance(entry, journal.Took):
                 self.last_launch = max(self.last_launch, entry.launch)
-            self._cells[entry.label, entry.problem].apply(entry)
+            cell = self._cells[entry.label, entry.problem]
+            cell.apply(entry)
+            if isinstance(entry, journal.Ended) and cell.samples:
+                # Nobody has lost a race against what has fallen.
+                for other in self._cells.values():
+                    if other.index == cell.index:
+                        other.raced, other.raced_in = False, 0
 
     def mark_recorded(self, records: Iterable[Record]) -> None:
         """Leave out cells whose record is in the results file already."""
@@ -141,10 +155,12 @@ class Board:
                 "workspace_bytes": checked.workspace_bytes,
                 "kernels": checked.kernels,
                 "probes": checked.probes,
+                "settings": checked.settings,
+                "steers": checked.steers,
             }
         if ok:
             shared |= {
-                "samples_ns": {question: cell.launches(question) for question in cell.samples},
+                "samples_ns": {question: taken for question in cell.samples if (taken := cell.launches(question))},
                 "warmup_ns": [cell.warmups[launch] for launch in sorted(cell.warmups)],
                 "stopped": why_stopped,
                 "looks": looks(len(cell.launches(cell.main)), self._plan.launches),

@@ -72,6 +72,15 @@ class Cell:
             self.rejected += entry.rejected
             self.note = self.note or entry.note
 
+    def forget(self, launch: int) -> None:
+        """Drop what ``launch`` has taken so far."""
+        for by_launch in self.samples.values():
+            by_launch.pop(launch, None)
+        self.turns = Counter({key: count for key, count in self.turns.items() if key[1] != launch})
+        self.warmups.pop(launch, None)
+        if self.raced_in == launch:
+            self.raced, self.raced_in = False, 0
+
     @property
     def is_open(self) -> bool:
         """Whether there is anything left to find out: it hasn't ended, and a latency would mean something."""

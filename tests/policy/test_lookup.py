@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,8 @@ import torch
 from drawn_records import problem
 
 import rls_bench
+from rls_bench.backends import registry
+from rls_bench.backends.interface import Backend, Support, no
 from rls_bench.errors import BackendUnsupported, PolicyError
 from rls_bench.machines import host
 from rls_bench.policy import file as policy_file
@@ -216,3 +219,93 @@ def test_a_file_survives_writing(tmp_path: Path) -> None:
     path = write(tmp_path / "sub" / "p.json", rule(("eager",), 1024, 2048))
     assert policy_file.read(path).rules == (rule(("eager",), 1024, 2048),)
     assert [entry.name for entry in path.parent.iterdir()] == ["p.json"]
+
+
+def malformed(text: bytes, tmp_path: Path) -> Path:
+    path = write(tmp_path / "p.json", rule(("eager",), 1024))
+    path.write_bytes(text if text.startswith(b"[") else path.read_bytes().replace(*text.split(b" -> ")))
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # What is replaced by what in a policy that holds.
+        b'"eager" -> "evil:BACKEND"',
+        b"latency -> \xff\xfe",
+        b'"batch": 1 -> "batch": 0',
+        b'"batch": 1 -> "batch": 1e400',
+        b'"batch": 1 -> "batch": 99999999999999999999999999',
+        b'"head_dim": 64 -> "head_dim": -64',
+        b'"driver" -> "drivel"',
+        b'"prefill" -> "refill"',
+        b'"schema": 1 -> "schema": 2',
+        b"[" * 200_000,
+        b"[]",
+    ],
+)
+def test_any_malformed_policy_is_a_policy_error_and_imports_nothing(text: bytes, tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"policy .*p\.json"):
+        policy.pick(problem(), malformed(text, tmp_path))
+
+
+def test_a_policy_without_a_measurement_in_a_rule_is_malformed(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.json", replace(rule(("eager",), 1024), measured=()))
+    with pytest.raises(PolicyError, match="measured"):
+        policy.pick(problem(), path)
+
+
+def test_no_policy_that_names_a_module_is_written(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="give it an entry point"):
+        write(tmp_path / "p.json", rule(("mine:BACKEND",), 1024))
+    assert not (tmp_path / "p.json").exists()
+
+
+def test_what_is_no_file_is_no_policy_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(PolicyError, match="wanted a regular file"):
+            policy.pick(problem(), path)
+    with pytest.raises(PolicyError, match="cannot be read"):
+        policy.pick(problem(), tmp_path)
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_a_policy_that_others_may_write_is_not_trusted(place: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "open" / "p.json", rule(("eager",), 1024))
+    (path if place == "file" else path.parent).chmod(0o777)
+    with pytest.raises(PolicyError, match="others may write"):
+        policy.pick(problem(), path)
+
+
+def test_one_that_merely_lies_there_only_warns(tmp_path: Path) -> None:
+    write(policy.default_path(), rule(("eager",), 1024)).chmod(0o666)
+    with pytest.warns(policy.PolicyWarning, match="others may write"):
+        assert policy.explain(problem()).policy != "eager"
+
+
+class Broken(Backend):
+    name = "cpu"
+    summary = "has a compiler that fails"
+
+    def proven(self) -> Support:
+        return no("error: no space left", mendable=True)
+
+
+def test_auto_does_without_what_is_not_proven_and_tells_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.LOADED, "cpu", Broken())
+    monkeypatch.setattr(policy, "_TOLD", set())
+    with pytest.warns(policy.PolicyWarning, match="auto does without backend cpu: error: no space left"):
+        assert policy.pick(problem()) == "sdpa-cpu"
+    policy.forget()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert policy.pick(problem()) == "sdpa-cpu"
+
+
+def test_auto_says_nothing_of_what_nobody_could_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Broken, "proven", lambda self: no("this CPU lacks avx2"))
+    monkeypatch.setitem(registry.LOADED, "cpu", Broken())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert policy.pick(problem()) == "sdpa-cpu"

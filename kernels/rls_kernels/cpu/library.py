@@ -70,7 +70,12 @@ class Library:
 
     def __init__(self, variant: str = "") -> None:
         began = time.perf_counter()
-        self._c = ctypes.CDLL(str(build.build(variant)))
+        path = build.build(variant)
+        try:
+            self._c = ctypes.CDLL(str(path))
+        # A file system mounted noexec, or a compiler for another machine.
+        except OSError as error:
+            raise build.BuildError(f"{path} cannot be loaded: {error}") from error
         self.compile_seconds = time.perf_counter() - began
         self._c.rls_isa_name.restype = c_char_p
         for name in ("rls_call_size", "rls_gradient_size"):
