@@ -96,7 +96,7 @@ def test_the_state_of_the_thread_belongs_to_it() -> None:
     plan = planned()
     with torch.inference_mode(), pytest.raises(ValueError, match="planned with inference_mode False; got True"):
         plan(*operands())
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="autocast None; got torch.bfloat16"):
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match=r"autocast None; got torch\.bfloat16"):
         plan(*operands())
 
 
