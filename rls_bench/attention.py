@@ -47,13 +47,26 @@ def steered_attention(
         eps: floor of the published formula, ≥ 0; given to visible keys only.
         is_causal: query i sees key j where j <= i + Lk - Lq (bottom-right aligned).
         key_lengths: int [B]; keys at and past a length are padding and never seen.
-        scale: factor of the scores; D ** -0.5 where None.
+        scale: factor of the scores, > 0; D ** -0.5 where None.
         enable_gqa: let Hq be a multiple of Hkv.
         backend: a registered name, which runs or raises; "auto" asks the policy.
         return_stats: also return AttentionStats, float32 [B, Hq, Lq] each.
-        check_values: whether to read bias, strength and key_lengths for values that make no sense. None: on CPU
-            tensors only, since on CUDA it would stall the stream and break graph capture.
+        check_values: whether to read bias, strength and key_lengths for values that make no sense, and for products
+            λ b beyond float32. None: on CPU tensors only, since on CUDA it would stall the stream and break graph
+            capture.
         policy: the file that "auto" asks, before any other.
+
+    Numbers: any that float32 holds, from 1.2e-38 to 3.4e38 in size; eps below counts as 0, and beyond 1e30 as that.
+    λ b is a float32 product, refused where one would leave its range. A row's result is float64's on the same numbers,
+    up to the rounding of its logits in float32 at their own size, also where all that the row sees is suppressed by
+    -3.4e38; logits beyond 1e16 are all that float64 tells apart itself. It is never a plausible number where a kernel
+    can't do that: such a backend refuses values that it can read (``valuefold``, ``keyfold`` in float16), or gives NaN
+    (scores that overflow query's dtype in ``eager``, or float32). "cpu" works such rows out in float64. Where values
+    aren't read (``check_values``), "triton" and "keyfold" let λ b saturate. What padding holds is never seen, NaN
+    included: backends on torch's kernels zero it, which takes a copy of keys and values where lengths are given.
+
+    Derivatives: the output's and the statistics' flow to query, key, value, bias and strength, where the backend gives
+    any. Forward mode is for "eager" and "sdpa-math"; the others raise.
 
     Returns:
         The output [B, Hq, Lq, Dv] in query's dtype, or ``(output, AttentionStats)``. A query that sees no key gets 0.

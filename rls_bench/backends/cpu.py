@@ -7,6 +7,7 @@ from rls_kernels.cpu import attention, build, launch, library, trial
 from torch import Tensor
 
 from rls_bench.backends.anew import Anew
+from rls_bench.backends.derivatives import differentiable, refuse_tangents
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Launch, Result, Support, no
 from rls_bench.errors import BackendUnavailable
 from rls_bench.problems import binding
@@ -48,6 +49,7 @@ class Cpu(Backend):
         if not torch.compiler.is_compiling():
             _load()
         problem = inputs.problem
+        refuse_tangents(self.name, inputs)
 
         def call() -> Result:
             result = attention.steered_attention(
@@ -63,7 +65,7 @@ class Cpu(Backend):
                 return_stats=problem.return_stats,
             )
             if problem.return_stats:
-                return result[0], AttentionStats(*result[1])
+                return result[0], differentiable(inputs, AttentionStats(*result[1]))
             return result
 
         return call
@@ -129,7 +131,7 @@ class _InPasses(Anew):
         out, rows = launch.forward(operands, problem.eps, library.ALL_ROWS if problem.return_stats else library.NO_ROWS)
         if not problem.return_stats:
             return out
-        return out, AttentionStats(*attention.statistics(rows, operands.strength))
+        return out, AttentionStats(*attention.statistics(rows))
 
 
 def _load() -> None:

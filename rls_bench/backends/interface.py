@@ -39,7 +39,7 @@ class AttentionStats(NamedTuple):
 
     With ``Z`` the scaled scores of the visible keys: ``lse = logsumexp(Z)``, ``lse_steered = logsumexp(Z + λb)``,
     entropies in nats of A = softmax(Z) and of A' = softmax(Z + λb), and ``kl = KL(A ‖ A')``. They describe the
-    eps = 0 form. Rows with no visible key hold 0.
+    eps = 0 form. Rows with no visible key hold 0. Differentiable in query, key, bias and strength, as the output is.
     """
 
     lse: Tensor

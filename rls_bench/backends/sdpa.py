@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import torch
-from rls_baselines.sdpa import additive_mask, cpu_flash_with_bias, sdpa_with_bias
+from rls_baselines.sdpa import (
+    cudnn_attention,
+    efficient_attention,
+    flash_attention,
+    math_attention,
+)
 from torch import Tensor
-from torch.nn.attention import SDPBackend
 
 from rls_bench.backends.interface import YES, Backend, Call, Launch, Support, no
 from rls_bench.problems import binding
@@ -25,34 +29,23 @@ def _one_pass(problem: Problem) -> Support:
 
 
 class _Masked(Backend):
-    """Once: the visibility mask. In the call: λ b, joined with the mask, and the kernel."""
-
-    kernel: SDPBackend
+    """Once: the mask, and what padding holds zeroed. In the call: λ b, joined with the mask, and the kernel."""
 
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once."""
         visible = inputs.visible()
         hidden = _hidden_rows(inputs.problem, visible)
+        key, value = inputs.without_padding()
 
         def call() -> Tensor:
-            logit_bias = self.mask(inputs)
-            output = sdpa_with_bias(
-                inputs.query,
-                inputs.key,
-                inputs.value,
-                logit_bias,
-                visible,
-                scale=inputs.scale,
-                is_causal=False,
-                kernel=self.kernel,
-            )
+            output = self.attend(inputs.query, key, value, _mask(inputs, visible), inputs.scale)
             return output if hidden is None else output.masked_fill(hidden, 0.0)
 
         return call
 
-    def mask(self, inputs: Inputs) -> Tensor:
-        """λ b in the dtype that the kernel takes."""
-        return inputs.logit_bias()
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The kernel; ``mask`` is float32 [B or 1, Hq or 1, Lq or 1, Lk]."""
+        raise NotImplementedError
 
 
 class Math(_Masked):
@@ -60,20 +53,25 @@ class Math(_Masked):
 
     name = "sdpa-math"
     summary = "torch SDPA, math kernel, bias as mask"
-    kernel = SDPBackend.MATH
     kernels = ("_scaled_dot_product_attention_math",)
 
     def supports(self, problem: Problem) -> Support:
         """Everything that one pass can do."""
         return _one_pass(problem)
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The composite kernel."""
+        return math_attention(query, key, value, mask, scale=scale, is_causal=False)
+
 
 class Efficient(_Masked):
-    """The memory-efficient CUDA kernel; its mask must have query's dtype, so λ b is rounded to it."""
+    """The memory-efficient CUDA kernel; its mask must have query's dtype, so λ b is rounded to it (``_rounded``).
+
+    Before torch 2.14 it knows no groups: each call repeats keys and values for every query head, as a user would.
+    """
 
     name = "sdpa-efficient"
     summary = "torch SDPA, memory-efficient CUDA kernel, bias as mask"
-    kernel = SDPBackend.EFFICIENT_ATTENTION
     kernels = ("efficient_attention", "fmha_cutlass")
 
     def available(self) -> Support:
@@ -81,7 +79,7 @@ class Efficient(_Masked):
         return _cuda()
 
     def supports(self, problem: Problem) -> Support:
-        """CUDA, one pass, head dims a multiple of 16 bytes, GQA from torch 2.14, no gradient to the mask."""
+        """CUDA, one pass, head dims a multiple of 16 bytes, no gradient to the mask."""
         multiple = 4 if problem.dtype == "float32" else 8
         if problem.device != "cuda":
             return no("needs CUDA tensors")
@@ -89,25 +87,27 @@ class Efficient(_Masked):
             return passes
         if problem.head_dim % multiple or problem.value_dim % multiple:
             return no(f"head dims must be multiples of {multiple} in {problem.dtype}")
-        if problem.group_size > 1 and not _torch_at_least(2, 14):
-            return no("GQA needs torch 2.14")
         if problem.query_length * problem.key_length > 2**32:
             return no("offsets overflow 32 bits where Lq · Lk > 2³² (pytorch #187227)")
         if problem.requires_grad:
             return no("builds a full [B, H, Lq, Lk] gradient of the mask, or crashes (pytorch #148476)")
         return YES
 
-    def mask(self, inputs: Inputs) -> Tensor:
-        """λ b rounded to query's dtype."""
-        return inputs.logit_bias().to(inputs.query.dtype)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The kernel, with the mask rounded to query's dtype."""
+        key, value = (_repeated(tensor, query.shape[1]) for tensor in (key, value))
+        return efficient_attention(query, key, value, _rounded(mask, query.dtype), scale=scale)
 
 
 class CuDNN(_Masked):
-    """cuDNN's fused kernel; before torch 2.14 a float32 mask beside half queries gives wrong numbers."""
+    """cuDNN's fused kernel.
+
+    Before torch 2.14 it misreads a float32 mask beside half queries (pytorch #191612), so that λ b is rounded to their
+    dtype there (``_rounded``).
+    """
 
     name = "sdpa-cudnn"
     summary = "torch SDPA, cuDNN kernel, bias as mask"
-    kernel = SDPBackend.CUDNN_ATTENTION
     kernels = ("cudnn",)
 
     def available(self) -> Support:
@@ -115,17 +115,13 @@ class CuDNN(_Masked):
         return _cuda()
 
     def supports(self, problem: Problem) -> Support:
-        """CUDA halves with head dims that are multiples of 8 up to 128, from torch 2.14 on."""
+        """CUDA halves with head dims that are multiples of 8 up to 128."""
         if problem.device != "cuda":
             return no("needs CUDA tensors")
         if not (passes := _one_pass(problem)):
             return passes
         if problem.dtype == "float32":
             return no("takes float16 and bfloat16 only")
-        if not _torch_at_least(2, 14):
-            return no(
-                "torch before 2.14 misreads the float32 mask that λ b needs beside half queries (pytorch #191612)"
-            )
         if problem.head_dim % 8 or problem.value_dim % 8 or max(problem.head_dim, problem.value_dim) > 128:
             return no("head dims must be multiples of 8, at most 128")
         if problem.key_length == 1:
@@ -134,12 +130,37 @@ class CuDNN(_Masked):
             return no("has no gradient for the mask")
         return YES
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The kernel."""
+        mask = mask if _torch_at_least(2, 14) else _rounded(mask, query.dtype)
+        return cudnn_attention(query, key, value, mask, scale=scale)
+
+
+def _rounded(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """``mask`` in ``dtype``, whose range λ b keeps to.
+
+    What that costs, worst head, real inputs B1 H8/2 L512 D128 causal, by torch's math kernel on a CPU: bfloat16 goes
+    from 1.7e-3 to 2.8e-3 at λ = 1 and to 1.2e-2 at 5 and 20; float16 from 2.2e-4 to 3.2e-4, 2.2e-3 and 2.4e-3. Past 2 ×
+    eager's own error, which float16 is at λ = 5 and bfloat16 at 20, the agreement check calls it wrong.
+    """
+    if dtype == torch.float32:
+        return mask
+    most = torch.finfo(dtype).max
+    return torch.where(mask == -torch.inf, mask, mask.clamp(-most, most)).to(dtype)
+
+
+def _repeated(tensor: Tensor, heads: int) -> Tensor:
+    """Keys or values [B, Hkv, Lk, ·] for every query head, where the kernel needs that."""
+    if tensor.shape[1] == heads or _torch_at_least(2, 14):
+        return tensor
+    return tensor.repeat_interleave(heads // tensor.shape[1], 1)
+
 
 class CpuFlash(Backend):
     """torch's CPU flash kernel.
 
-    Once: the visibility mask, unless the kernel's own causal mask serves. In the call: λ b, joined with the mask, and
-    the kernel.
+    Once: the visibility mask, unless the kernel's own causal mask serves, and what padding holds zeroed. In the call:
+    λ b, joined with the mask, and the kernel.
     """
 
     name = "sdpa-cpu"
@@ -163,17 +184,11 @@ class CpuFlash(Backend):
         own_causal = _has_own_causal(inputs)
         visible = None if own_causal else inputs.visible()
         hidden = _hidden_rows(inputs.problem, visible)
+        key, value = inputs.without_padding()
 
         def call() -> Tensor:
-            output = cpu_flash_with_bias(
-                inputs.query,
-                inputs.key,
-                inputs.value,
-                inputs.logit_bias(),
-                visible,
-                scale=inputs.scale,
-                is_causal=own_causal,
-            )
+            mask = _mask(inputs, visible)
+            output = flash_attention(inputs.query, key, value, mask, scale=inputs.scale, is_causal=own_causal)
             return output if hidden is None else output.masked_fill(hidden, 0.0)
 
         return call
@@ -210,13 +225,22 @@ class _CpuFlashLaunch(Launch):
             binding.check_steering(bias, strength)
         visible, hidden = seen
         added = self._strength.lay_out(strength).unsqueeze(-1) * bias.float().view(self._bias_shape)
-        return additive_mask(added, visible), hidden
+        return _joined(added, visible), hidden
 
     def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor | None, Tensor | None]) -> Tensor:
         """The kernel's output."""
         mask, hidden = steering
-        output = cpu_flash_with_bias(query, key, value, mask, None, scale=self._scale, is_causal=self._own_causal)
+        output = flash_attention(query, key, value, mask, scale=self._scale, is_causal=self._own_causal)
         return output if hidden is None else output.masked_fill(hidden, 0.0)
+
+
+def _mask(inputs: Inputs, visible: Tensor | None) -> Tensor:
+    """λ b, with -inf where nothing is visible."""
+    return _joined(inputs.logit_bias(), visible)
+
+
+def _joined(logit_bias: Tensor, visible: Tensor | None) -> Tensor:
+    return logit_bias if visible is None else torch.where(visible, logit_bias, -torch.inf)
 
 
 def _has_own_causal(inputs: Inputs) -> bool:

@@ -127,7 +127,7 @@ def _judge(found: Decision, objective: Objective, suite: str) -> Decision:
     if objective == "latency" and certain > MOST_REGRET:
         why = f"{chosen} is {certain:.0%} slower than {other} on {where}, for certain, and no other does better in all"
         return replace(found, backend=None, why=why, settle="no launches do: name a backend for each problem")
-    if objective == "latency" and found.regret_bound is not None and found.regret_bound > MOST_REGRET:
+    if objective == "latency" and found.regret_bound is not None and not found.regret_bound <= MOST_REGRET:
         why = f"{chosen} may be up to {found.regret_bound:.0%} slower than {rival}, for all that was measured"
         # The interval shrinks with the root of the launches.
         wanted = math.ceil(fewest * (found.regret_bound / MOST_REGRET) ** 2) + 1
@@ -258,9 +258,9 @@ def _certain_regret(cells: Sequence[Cell], chosen: str) -> tuple[float, str, str
     return max(found, default=(0.0, "", ""))
 
 
-def is_certainly_slower(cell: Cell, chosen: str, by: float) -> bool:
-    """Whether some rival beats ``chosen`` on ``cell`` by more than ``by``, relative, at 99 % confidence."""
-    return any(ratio.interval(0.99).low > 1 + by for _, ratio in _over_rivals(cell, chosen))
+def is_certainly_slower(cell: Cell, chosen: str) -> bool:
+    """Whether some rival beats ``chosen`` on ``cell``, at 99 % confidence."""
+    return any(ratio.interval(0.99).low > 1 for _, ratio in _over_rivals(cell, chosen))
 
 
 def _over_rivals(cell: Cell, chosen: str) -> Iterator[tuple[str, Estimate]]:

@@ -83,7 +83,7 @@ def _of_machine(records: list[Record], limits: Limits, question: Question) -> Ev
     cells: dict[Problem, Cell] = {}
     told: dict[tuple[Problem, str], list[Record]] = {}
     for entry in records:
-        if entry.backend != FLOOR:
+        if entry.backend != FLOOR and entry.steers:
             problem = replace(entry.problem, name="", seed=0)
             cells.setdefault(problem, Cell(problem))
             told.setdefault((problem, entry.backend), []).append(entry)
@@ -131,7 +131,8 @@ def _candidate(latency: Estimate, launches: int, entries: list[Record]) -> Candi
 
 
 def _most(values: Iterable[Figure | None]) -> Figure | None:
-    return max((value for value in values if value is not None), default=None)
+    # NaN is not the greatest, and compares with nothing.
+    return max((value for value in values if value is not None and value == value), default=None)
 
 
 def _breach(candidate: Candidate, limits: Limits) -> str:
@@ -139,11 +140,11 @@ def _breach(candidate: Candidate, limits: Limits) -> str:
     if limits.max_error is not None:
         if candidate.error is None:
             return "error not measured"
-        if candidate.error > limits.max_error:
+        if not candidate.error <= limits.max_error:
             return f"error {candidate.error:.2g} above {limits.max_error:.2g}"
     if limits.max_bytes is not None:
         if candidate.peak_bytes is None:
             return "memory not measured"
-        if candidate.peak_bytes > limits.max_bytes:
+        if not candidate.peak_bytes <= limits.max_bytes:
             return f"{candidate.peak_bytes / 2**20:,.0f} MiB above {limits.max_bytes / 2**20:,.0f} MiB"
     return ""

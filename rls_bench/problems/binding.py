@@ -11,6 +11,11 @@ from torch import Tensor
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import BiasLayout, Problem, StrengthLayout
 
+# What float32 holds: every number of a call is read in it.
+LARGEST = torch.finfo(torch.float32).max
+SMALLEST = torch.finfo(torch.float32).tiny
+# Beside a larger eps nothing is left of A, in float64 either.
+_MOST_EPS = 1e30
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _BIAS_LAYOUTS: dict[int, BiasLayout] = {1: "k", 2: "bk", 3: "bhk"}
 _STRENGTH_LAYOUTS: dict[int, StrengthLayout] = {0: "scalar", 1: "h", 2: "bh", 3: "bhq"}
@@ -64,7 +69,7 @@ def bind(
         has_key_lengths=key_lengths is not None,
         bias_layout=_BIAS_LAYOUTS[bias.ndim],
         strength_layout=_STRENGTH_LAYOUTS[strength.ndim] if isinstance(strength, Tensor) else "scalar",
-        eps=float(eps),
+        eps=_in_range(eps),
         return_stats=return_stats,
         requires_grad=torch.is_grad_enabled()
         and any(isinstance(t, Tensor) and t.requires_grad for t in (query, key, value, bias, strength)),
@@ -79,6 +84,11 @@ def bind(
         scale=head_dim**-0.5 if scale is None else float(scale),
         key_lengths=None if key_lengths is None else lay_out_lengths(key_lengths),
     )
+
+
+def _in_range(eps: float) -> float:
+    """``eps`` as kernels take it: 0 where float32 has nothing as small."""
+    return 0.0 if eps < SMALLEST else min(float(eps), _MOST_EPS)
 
 
 def reads_values(check_values: bool | None, query: Tensor) -> bool:
@@ -172,6 +182,8 @@ def _check_options(eps: float, is_causal: bool, scale: float | None, return_stat
         check_number("scale", scale)
         if scale <= 0.0:
             raise ValueError(f"scale: wanted a number > 0; got {scale}")
+        if not SMALLEST <= scale <= LARGEST:
+            raise ValueError(f"scale: wanted a number that float32 holds, {SMALLEST:.3g} to {LARGEST:.3g}; got {scale}")
     for name, flag in (("is_causal", is_causal), ("return_stats", return_stats)):
         if not isinstance(flag, bool):
             raise TypeError(f"{name}: wanted a bool; got {type(flag).__name__}")
@@ -184,6 +196,8 @@ def check_number(name: str, number: float) -> None:
     # A number that a trace doesn't know yet is a symbol, of which nothing can be asked.
     if not torch.compiler.is_compiling() and not math.isfinite(number):
         raise ValueError(f"{name}: wanted a finite number; got {number}")
+    if name == "strength" and abs(number) > LARGEST:
+        raise ValueError(f"strength: wanted a number that float32 holds, up to {LARGEST:.3g}; got {number:g}")
 
 
 def _check_broadcast(
@@ -224,16 +238,18 @@ def _check_key_lengths(key_lengths: Tensor, batch: int, query: Tensor) -> None:
 
 
 def check_steering(bias: Tensor, strength: float | Tensor) -> None:
-    """Raise ValueError for a tensor that holds what isn't finite."""
-    for name, tensor in (("bias", bias), ("strength", strength)):
-        if isinstance(tensor, Tensor) and not _is_finite(tensor):
-            count = int((~tensor.isfinite()).sum())
+    """Raise ValueError for a tensor that holds what isn't finite, and where λ b may leave float32."""
+    sizes = []
+    for name, given in (("bias", bias), ("strength", strength)):
+        sizes.append(largest(given) if isinstance(given, Tensor) else abs(float(given)))
+        if isinstance(given, Tensor) and not math.isfinite(sizes[-1]):
+            count = int((~given.isfinite()).sum())
             raise ValueError(f"{name}: wanted finite values; got {count} that are not")
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    # A sum is finite only if all its terms are, and takes a third of the time; finite terms may overflow it.
-    return math.isfinite(tensor.sum(dtype=torch.float32).item()) or bool(tensor.isfinite().all())
+    if sizes[0] * sizes[1] > LARGEST:
+        raise ValueError(
+            f"strength: wanted strength · bias within float32, up to {LARGEST:.3g}; got a strength of "
+            f"{sizes[1]:.3g} and a bias of {sizes[0]:.3g}"
+        )
 
 
 def check_lengths(key_lengths: Tensor, key_length: int) -> None:
@@ -241,6 +257,12 @@ def check_lengths(key_lengths: Tensor, key_length: int) -> None:
     shortest, longest = (int(length) for length in torch.aminmax(key_lengths))
     if shortest < 0 or longest > key_length:
         raise ValueError(f"key_lengths: wanted values from 0 to {key_length}; got {shortest} to {longest}")
+
+
+def largest(tensor: Tensor) -> float:
+    """The greatest absolute value; NaN where there is one."""
+    lowest, highest = torch.aminmax(tensor.detach())
+    return max(-lowest.item(), highest.item())
 
 
 def _shape(tensor: Tensor) -> str:

@@ -44,6 +44,17 @@ class Inputs:
         """
         return visible_keys(self.problem, self.key_lengths, self.query.device)
 
+    def without_padding(self) -> tuple[Tensor, Tensor]:
+        """Key and value with zeros past ``key_lengths``, for kernels that would multiply a NaN there by a weight of 0.
+
+        The tensors themselves where there are no lengths; else copies, which take a pass over both.
+        """
+        if self.key_lengths is None:
+            return self.key, self.value
+        padding = torch.arange(self.problem.key_length, device=self.key.device) >= self.key_lengths[:, None]
+        padding = padding[:, None, :, None]
+        return self.key.masked_fill(padding, 0.0), self.value.masked_fill(padding, 0.0)
+
     def may_hide_whole_rows(self) -> bool:
         """Whether some query may have no visible key at all, judged without reading a tensor's values."""
         return self.problem.may_hide_whole_rows

@@ -13,6 +13,8 @@ from rls_kernels.cpu import library as lib
 # The one-pass kernel divides an unsteered weight out of a steered one, which float32 can do while strength * bias
 # spans no more than this many powers of two: 24 bits of the weight itself must stay above 2^-126.
 _ONE_PASS_RANGE = 96.0
+# And only while strength * bias isn't so large that the unsteered score is rounded away beside it, also in nats.
+_ONE_PASS_PEAK = 256.0
 
 
 @dataclass(frozen=True)
@@ -198,8 +200,10 @@ def _fits_one_pass(operands: Operands) -> bool:
     bias, strength = operands.bias, operands.strength
     if strength.shape[2] > 1:
         return False
-    span = float(strength.abs().amax() * (bias.amax() - bias.amin()))
-    return span / math.log(2) <= _ONE_PASS_RANGE
+    lowest, highest = (float(end) for end in bias.aminmax())
+    steepest = float(strength.abs().amax())
+    span, peak = steepest * (highest - lowest), steepest * max(highest, -lowest)
+    return span / math.log(2) <= _ONE_PASS_RANGE and peak <= _ONE_PASS_PEAK
 
 
 def _one_pass(operands: Operands, eps: float, want: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -215,7 +219,7 @@ def _in_passes(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tenso
     With r = sum A w and W = sum w over the visible keys, out = (r steered + eps W floor) / (r + eps W), where
     ``floor`` is the mean of v under the weights w alone: attention with a scale of 0.
     """
-    steered, rows = _one_pass(operands, 0.0, lib.ALL_ROWS, torch.float32)
+    steered, rows = _one_pass(operands, 0.0, lib.STEERED_ROWS, torch.float32)
     unsteered = replace(operands, strength=operands.strength.new_zeros(1, 1, 1))
     _, plain = _one_pass(unsteered, 0.0, lib.ALL_ROWS, torch.float32)
     for plane, source in ((lib.LSE, lib.LSE_STEERED), (lib.ENTROPY, lib.ENTROPY), (lib.MEAN_BIAS, lib.MEAN_BIAS)):
@@ -227,7 +231,10 @@ def _in_passes(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tenso
         log_floor = floor_rows[lib.LSE_STEERED] + math.log(eps)
         rows[lib.LOG_NORMALISER] = torch.logaddexp(log_ratio, log_floor)
         steered = torch.lerp(floor, steered, torch.sigmoid(log_ratio - log_floor)[..., None])
-    return steered.to(operands.query.dtype), rows if want else rows[:0]
+    rows[lib.DIVERGENCE] = log_ratio - operands.strength * rows[lib.MEAN_BIAS]
+    out = steered.to(operands.query.dtype)
+    lib.library().forward(operands.call(eps, out, lib.COARSE_ROWS, rows))
+    return out, rows if want else rows[:0]
 
 
 def _dense(tensor: Tensor) -> Tensor:

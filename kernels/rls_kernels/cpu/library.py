@@ -15,8 +15,8 @@ from torch import Tensor
 from rls_kernels.cpu import build
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-NO_ROWS, NORMALISERS, ALL_ROWS = range(3)
-LSE, LSE_STEERED, ENTROPY, ENTROPY_STEERED, MEAN_BIAS, LOG_NORMALISER, ROWS = range(7)
+NO_ROWS, NORMALISERS, ALL_ROWS, STEERED_ROWS, COARSE_ROWS = range(5)
+LSE, LSE_STEERED, ENTROPY, ENTROPY_STEERED, MEAN_BIAS, LOG_NORMALISER, DIVERGENCE, ROWS = range(8)
 # Options of forward_like.
 CHECK_VALUES, WIDE_LENGTHS = 1, 2
 

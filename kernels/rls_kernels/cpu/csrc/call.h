@@ -7,8 +7,16 @@ extern "C" {
 
 enum rls_dtype : int32_t { RLS_FLOAT32 = 0, RLS_BFLOAT16 = 1, RLS_FLOAT16 = 2 };
 
-// How much of the row statistics is wanted: nothing, what backward needs, or all of RLS_ROWS.
-enum rls_want : int32_t { RLS_NO_ROWS = 0, RLS_NORMALISERS = 1, RLS_ALL_ROWS = 2 };
+// How much of the row statistics is wanted: nothing, what backward needs, or all of RLS_ROWS. Passes that are joined
+// afterwards ask for all rows, of which the unsteered planes may be anything, and at the end to have those rows written
+// anew, output and all, whose logarithms were too coarse to be joined.
+enum rls_want : int32_t {
+    RLS_NO_ROWS = 0,
+    RLS_NORMALISERS = 1,
+    RLS_ALL_ROWS = 2,
+    RLS_STEERED_ROWS = 3,
+    RLS_COARSE_ROWS = 4,
+};
 
 // Order of the planes in `rows`; each plane is float32 [batch, query_heads, query_length].
 enum rls_row : int32_t {
@@ -19,7 +27,9 @@ enum rls_row : int32_t {
     RLS_MEAN_BIAS = 4,
     // log of the divisor in the published form: log sum over visible keys of (A + eps) exp(strength bias).
     RLS_LOG_NORMALISER = 5,
-    RLS_ROWS = 6,
+    // KL(A || A').
+    RLS_DIVERGENCE = 6,
+    RLS_ROWS = 7,
 };
 
 // A tensor [batch, heads, length, dim] whose last axis is dense; strides count elements.

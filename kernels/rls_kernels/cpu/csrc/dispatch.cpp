@@ -1,4 +1,5 @@
 // The entry points: picks the kernel of an instruction set by name, or of the nearest lower one that has it.
+#include <cfloat>
 #include <cstring>
 #include <vector>
 
@@ -20,33 +21,41 @@ const Isa* const* find(const char* name) {
     return nullptr;
 }
 
-// All exponent bits of a float32 are set where it is infinite or NaN. By bits, and without a way out of the loop: that
-// takes whole vectors on any CPU.
-bool finite(const float* values, int64_t count) {
-    constexpr uint32_t EXPONENT = 0x7f800000;
-    uint32_t found = 0;
+// The greatest absolute value of some float32, as bits, which order alike: infinities and NaN beyond all others. Without
+// a way out of the loop, which takes whole vectors on any CPU.
+uint32_t greatest(uint32_t found, const float* values, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
         uint32_t bits;
         memcpy(&bits, values + i, sizeof bits);
-        found |= (bits & EXPONENT) == EXPONENT;
+        bits &= 0x7fffffff;
+        found = bits > found ? bits : found;
     }
-    return !found;
+    return found;
 }
 
-// Whether every value that the call reads makes sense; what a stride of 0 repeats is read once.
+double number_of(uint32_t bits) {
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return static_cast<double>(number);
+}
+
+// Whether every value that the call reads makes sense, and no product of a strength and a bias leaves float32; what a
+// stride of 0 repeats is read once.
 bool make_sense(const rls_call& call) {
     const auto unrepeated = [](int64_t size, int64_t stride) { return stride ? size : 1; };
+    uint32_t bias = 0, strength = 0;
     for (int64_t b = 0; b < unrepeated(call.batch, call.bias_batch_stride); ++b)
         for (int64_t h = 0; h < unrepeated(call.query_heads, call.bias_head_stride); ++h)
-            if (!finite(call.bias + b * call.bias_batch_stride + h * call.bias_head_stride, call.key_length))
-                return false;
+            bias = greatest(bias, call.bias + b * call.bias_batch_stride + h * call.bias_head_stride, call.key_length);
     const int64_t queries = unrepeated(call.query_length, call.strength_query_stride);
     for (int64_t b = 0; b < unrepeated(call.batch, call.strength_batch_stride); ++b)
         for (int64_t h = 0; h < unrepeated(call.query_heads, call.strength_head_stride); ++h)
             for (int64_t q = 0; q < queries; ++q)
-                if (!finite(call.strength + b * call.strength_batch_stride + h * call.strength_head_stride +
-                                q * call.strength_query_stride, 1))
-                    return false;
+                strength = greatest(strength, call.strength + b * call.strength_batch_stride +
+                                                  h * call.strength_head_stride + q * call.strength_query_stride, 1);
+    // False for NaN, too.
+    if (!(number_of(bias) <= FLT_MAX && number_of(strength) <= FLT_MAX)) return false;
+    if (number_of(bias) * number_of(strength) > FLT_MAX) return false;
     if (call.key_lengths)
         for (int64_t b = 0; b < call.batch; ++b)
             if (call.key_lengths[b] < 0 || call.key_lengths[b] > call.key_length) return false;
