@@ -194,7 +194,9 @@ def check_number(name: str, number: float) -> None:
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise TypeError(f"{name}: wanted a number; got {type(number).__name__}")
     # A number that a trace doesn't know yet is a symbol, of which nothing can be asked.
-    if not torch.compiler.is_compiling() and not math.isfinite(number):
+    if torch.compiler.is_compiling():
+        return
+    if not math.isfinite(number):
         raise ValueError(f"{name}: wanted a finite number; got {number}")
     if name == "strength" and abs(number) > LARGEST:
         raise ValueError(f"strength: wanted a number that float32 holds, up to {LARGEST:.3g}; got {number:g}")
