@@ -82,7 +82,7 @@ def compile_for(source: Source, arch: str, again: bool = False) -> Compiled:
     missing = [name for name in names if name not in source.signature and name not in source.constexprs]
     if missing:
         raise InspectionError(f"{source.function}: no type or value for {', '.join(missing)}")
-    constants = {(names.index(name),): value for name, value in source.constexprs.items()}
+    constants: dict[tuple[int, ...], Any] = {(names.index(name),): value for name, value in source.constexprs.items()}
     aligned = []
     for name, kind in source.signature.items():
         for path, leaf in _leaves(kind, (names.index(name),)):

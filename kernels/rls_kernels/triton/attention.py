@@ -109,7 +109,8 @@ def steered_forward(
     """out, lse, norm and stats of ``operands.Forward``."""
     tensors = Tensors(query, key, value, bias, strength, key_lengths)
     call = Call.of(tensors, scale, eps, is_causal)
-    return tuple(forward.forward(call, tensors, return_stats))  # type: ignore[return-value]
+    written = forward.forward(call, tensors, return_stats)
+    return written.out, written.lse, written.norm, written.stats
 
 
 @steered_forward.register_fake
@@ -155,7 +156,8 @@ def steered_backward(
     tensors = Tensors(query, key, value, bias, strength, key_lengths)
     call = Call.of(tensors, scale, eps, is_causal)
     saved = Forward(out, lse, norm, norm)
-    return tuple(gradients.backward(call, tensors, saved, gradient))
+    found = gradients.backward(call, tensors, saved, gradient)
+    return found.query, found.key, found.value, found.bias, found.strength
 
 
 @steered_backward.register_fake
