@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup bench test test-slow test-quiet lint inspect accept-inspection sanitize sanitize-cpu sanitize-triton clean
+.PHONY: setup bench test test-slow test-quiet lint package inspect accept-inspection sanitize sanitize-cpu sanitize-triton clean
 .PHONY: asv asv-machine asv-smoke asv-publish inspect-regression gpu-agreement gpu-run gpu-profile gpu-compare
 
 setup: $(STAMP)
@@ -34,6 +34,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Wheel and source archive under dist/, and whether the package index would take them.
+package: setup
+	$(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("twine") is None)' || \
+		$(BIN)/python -m pip install --quiet -c constraints.txt build twine
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
 
 # Registers, spills and instructions of every Triton kernel against the committed ones; needs no GPU.
 INSPECTION := results/inspection.json

@@ -58,7 +58,7 @@ def medians(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
 def prepared(backend: str, problem: Any) -> Callable[[], Any]:
     """The timed call of a backend on the drawn inputs of ``problem``."""
     from rls_bench.backends import registry
-    from rls_bench.draw import draw
+    from rls_bench.problems.draw import draw
 
     return registry.get(backend).prepare(draw(problem))
 
@@ -67,7 +67,7 @@ def prefill_bars(dtype: str, rounds: int) -> list[Figure]:
     """Speed against torch's kernels and its matrix product, and what each option costs."""
     import torch
 
-    from rls_bench.problem import Problem
+    from rls_bench.problems.problem import Problem
 
     figures = []
     for shape, (heads, length, head_dim) in PREFILL.items():
@@ -114,7 +114,7 @@ def decode_bars(rounds: int) -> list[Figure]:
     """
     import torch
 
-    from rls_bench.problem import Problem
+    from rls_bench.problems.problem import Problem
 
     problem = Problem(1, 32, 8, 1, 32768, 128, 128, "bfloat16")
     source = torch.ones(COPY_BYTES, dtype=torch.uint8)
@@ -142,7 +142,7 @@ def memory_bar(query_length: int = LONG) -> Figure:
 
     Call it in a fresh process: memory that earlier calls left with the allocator would hide what this one takes.
     """
-    from rls_bench.problem import Problem
+    from rls_bench.problems.problem import Problem
 
     problem = Problem(1, 1, 1, query_length, LONG, 64, 64, "bfloat16", inputs="random")
     call = prepared("cpu", problem)
@@ -232,7 +232,7 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rls_bench import host
+    from rls_bench.machines import host
 
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     table = Table("bar", "found", "wanted", "verdict", title=f"{host.current().title}, {date.today()}")

@@ -10,7 +10,7 @@ class Decode(Grid):
     budget_seconds = 30.0
 
     def problem(self, length, device):
-        from rls_bench.problem import Problem
+        from rls_bench.problems.problem import Problem
 
         return Problem(1, 32, 8, 1, length, 128, 128, dtype="bfloat16", device=device)
 

@@ -8,8 +8,8 @@ class Dispatch:
 
     def setup(self):
         """Look the class up."""
-        from rls_bench import dispatch
-        from rls_bench.problem import Problem
+        from rls_bench.policy import dispatch
+        from rls_bench.problems.problem import Problem
 
         self.resolve = dispatch.resolve
         self.problem = Problem(1, 9, 3, 1, 512, 64, 64)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 def main(name):
     """Write the dimensions of this machine under ``name``; asv must know the machine already."""
-    from rls_bench import host
+    from rls_bench.machines import host
 
     path = Path.home() / ".asv-machine.json"
     machines = json.loads(path.read_text())

@@ -9,7 +9,7 @@ class ExactEps(Grid):
     budget_seconds = 20.0
 
     def problem(self, length, device):
-        from rls_bench.problem import Problem
+        from rls_bench.problems.problem import Problem
 
         return Problem(1, 8, 8, length, length, 64, 64, eps=1e-9, device=device)
 
@@ -23,7 +23,7 @@ class Statistics(Grid):
     budget_seconds = 20.0
 
     def problem(self, length, device):
-        from rls_bench.problem import Problem
+        from rls_bench.problems.problem import Problem
 
         return Problem(1, 8, 8, length, length, 64, 64, return_stats=True, device=device)
 
@@ -37,7 +37,7 @@ class StrengthPerHead(Grid):
     budget_seconds = 20.0
 
     def problem(self, length, device):
-        from rls_bench.problem import Problem
+        from rls_bench.problems.problem import Problem
 
         return Problem(1, 8, 8, length, length, 64, 64, strength_layout="h", device=device)
 

@@ -9,7 +9,7 @@ class Prefill(Grid):
     params = (BACKENDS, [256, 1024])
 
     def problem(self, length, device):
-        from rls_bench.problem import Problem
+        from rls_bench.problems.problem import Problem
 
         return Problem(1, 8, 8, length, length, 64, 64, device=device)
 

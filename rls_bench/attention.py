@@ -1,8 +1,7 @@
-"""``steered_attention``: check the arguments, pick a backend, call it."""
+"""``steered_attention``: bind the arguments, resolve the backend, call it."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rls_bench import dispatch
-from rls_bench import policy as policies
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend
-from rls_bench.inputs import Inputs
-from rls_bench.problem import BiasLayout, Problem, StrengthLayout
+from rls_bench.policy import dispatch
+from rls_bench.policy import lookup as policies
+from rls_bench.problems.binding import bind
+from rls_bench.problems.problem import Problem
 
 _FIELDS = tuple(field.name for field in fields(Problem))
-_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-_BIAS_LAYOUTS: dict[int, BiasLayout] = {1: "k", 2: "bk", 3: "bhk"}
-_STRENGTH_LAYOUTS: dict[int, StrengthLayout] = {0: "scalar", 1: "h", 2: "bh", 3: "bhq"}
 
 
 def steered_attention(
@@ -97,204 +93,11 @@ def explain(
     return policies.explain(bind(query, key, value, bias, strength, **options).problem, policy)
 
 
-def bind(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor,
-    strength: float | Tensor = 1.0,
-    *,
-    eps: float = 0.0,
-    is_causal: bool = False,
-    key_lengths: Tensor | None = None,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-    return_stats: bool = False,
-    check_values: bool | None = None,
-) -> Inputs:
-    """The arguments of ``steered_attention``, checked and in the one layout that backends receive."""
-    _check_operands(query, key, value, enable_gqa)
-    batch, query_heads, query_length, head_dim = query.shape
-    kv_heads, key_length = key.shape[1], key.shape[2]
-    _check_options(eps, is_causal, scale, return_stats)
-    _check_broadcast("bias", bias, _BIAS_LAYOUTS, _bias_shapes(batch, query_heads, key_length), query)
-    if isinstance(strength, Tensor):
-        _check_broadcast(
-            "strength", strength, _STRENGTH_LAYOUTS, _strength_shapes(batch, query_heads, query_length), query
-        )
-    else:
-        _check_number("strength", strength)
-    if key_lengths is not None:
-        _check_key_lengths(key_lengths, batch, query)
-    if check_values is None:
-        check_values = query.device.type == "cpu"
-    if check_values and not torch.compiler.is_compiling():
-        _check_values(bias, strength, key_lengths, key_length)
-
-    strength_tensor = strength if isinstance(strength, Tensor) else _scalar(float(strength), query.device)
-    problem = Problem(
-        batch=batch,
-        query_heads=query_heads,
-        kv_heads=kv_heads,
-        query_length=query_length,
-        key_length=key_length,
-        head_dim=head_dim,
-        value_dim=value.shape[3],
-        dtype=_DTYPES[query.dtype],  # type: ignore[arg-type]
-        device=query.device.type,
-        is_causal=is_causal,
-        has_key_lengths=key_lengths is not None,
-        bias_layout=_BIAS_LAYOUTS[bias.ndim],
-        strength_layout=_STRENGTH_LAYOUTS[strength_tensor.ndim],
-        eps=float(eps),
-        return_stats=return_stats,
-        requires_grad=torch.is_grad_enabled()
-        and any(t.requires_grad for t in (query, key, value, bias, strength_tensor)),
-    )
-    return Inputs(
-        problem=problem,
-        query=query,
-        key=key,
-        value=value,
-        bias=_spread_bias(bias.float()),
-        strength=_spread_strength(strength_tensor.float()),
-        scale=head_dim**-0.5 if scale is None else float(scale),
-        key_lengths=None if key_lengths is None else key_lengths.to(torch.int32),
-    )
-
-
-def _scalar(number: float, device: torch.device) -> Tensor:
-    # A constant on the device: a copy from the host would stall a CUDA stream.
-    return torch.full((), number, dtype=torch.float32, device=device)
-
-
-def _spread_bias(bias: Tensor) -> Tensor:
-    """[B or 1, Hq or 1, Lk] from any bias layout."""
-    if bias.ndim == 1:
-        return bias[None, None, :]
-    return bias[:, None, :] if bias.ndim == 2 else bias
-
-
-def _spread_strength(strength: Tensor) -> Tensor:
-    """[B or 1, Hq or 1, Lq or 1] from any strength layout."""
-    if strength.ndim == 0:
-        return strength[None, None, None]
-    if strength.ndim == 1:
-        return strength[None, :, None]
-    return strength[:, :, None] if strength.ndim == 2 else strength
-
-
-def _check_operands(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: wanted a Tensor; got {type(tensor).__name__}")
-        if tensor.ndim != 4:
-            raise ValueError(f"{name}: wanted 4 dimensions [batch, heads, length, head_dim]; got {_shape(tensor)}")
-        if 0 in tensor.shape:
-            raise ValueError(f"{name}: wanted no empty dimension; got {_shape(tensor)}")
-    if query.dtype not in _DTYPES:
-        raise TypeError(f"query: wanted dtype {', '.join(_DTYPES.values())}; got {_dtype(query)}")
-    for name, tensor in (("key", key), ("value", value)):
-        if tensor.dtype != query.dtype:
-            raise TypeError(f"{name}: wanted query's dtype {_dtype(query)}; got {_dtype(tensor)}")
-        if tensor.device != query.device:
-            raise ValueError(f"{name}: wanted query's device {query.device}; got {tensor.device}")
-        if tensor.shape[0] != query.shape[0]:
-            raise ValueError(f"{name}: wanted query's batch {query.shape[0]}; got {_shape(tensor)}")
-    if key.shape[3] != query.shape[3]:
-        raise ValueError(f"key: wanted query's head_dim {query.shape[3]}; got {_shape(key)}")
-    if value.shape[1:3] != key.shape[1:3]:
-        raise ValueError(f"value: wanted key's heads and length [{key.shape[1]}, {key.shape[2]}]; got {_shape(value)}")
-    query_heads, kv_heads = query.shape[1], key.shape[1]
-    if not isinstance(enable_gqa, bool):
-        raise TypeError(f"enable_gqa: wanted a bool; got {type(enable_gqa).__name__}")
-    if query_heads == kv_heads:
-        return
-    if not enable_gqa:
-        raise ValueError(
-            f"key: wanted query's {query_heads} heads; got {kv_heads} (pass enable_gqa=True to group them)"
-        )
-    if query_heads % kv_heads:
-        raise ValueError(f"key: wanted heads that divide query's {query_heads}; got {kv_heads}")
-
-
-def _check_options(eps: float, is_causal: bool, scale: float | None, return_stats: bool) -> None:
-    _check_number("eps", eps)
-    if eps < 0.0:
-        raise ValueError(f"eps: wanted a number >= 0; got {eps}")
-    if scale is not None:
-        _check_number("scale", scale)
-        if scale <= 0.0:
-            raise ValueError(f"scale: wanted a number > 0; got {scale}")
-    for name, flag in (("is_causal", is_causal), ("return_stats", return_stats)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{name}: wanted a bool; got {type(flag).__name__}")
-
-
-def _check_number(name: str, number: float) -> None:
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise TypeError(f"{name}: wanted a number; got {type(number).__name__}")
-    if not math.isfinite(number):
-        raise ValueError(f"{name}: wanted a finite number; got {number}")
-
-
-def _check_broadcast(
-    name: str, tensor: Tensor, layouts: dict[int, Any], shapes: dict[int, tuple[int, ...]], query: Tensor
-) -> None:
-    wanted = ", ".join(str(list(shape)) for shape in shapes.values())
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name}: wanted a Tensor of shape {wanted}; got {type(tensor).__name__}")
-    if tensor.dtype not in (torch.float32, query.dtype):
-        raise TypeError(f"{name}: wanted dtype float32 or query's {_dtype(query)}; got {_dtype(tensor)}")
-    if tensor.device != query.device:
-        raise ValueError(f"{name}: wanted query's device {query.device}; got {tensor.device}")
-    if tensor.ndim not in layouts or tuple(tensor.shape) != shapes[tensor.ndim]:
-        raise ValueError(f"{name}: wanted shape {wanted}; got {_shape(tensor)}")
-
-
-def _bias_shapes(batch: int, heads: int, keys: int) -> dict[int, tuple[int, ...]]:
-    return {1: (keys,), 2: (batch, keys), 3: (batch, heads, keys)}
-
-
-def _strength_shapes(batch: int, heads: int, queries: int) -> dict[int, tuple[int, ...]]:
-    return {0: (), 1: (heads,), 2: (batch, heads), 3: (batch, heads, queries)}
-
-
-def _check_key_lengths(key_lengths: Tensor, batch: int, query: Tensor) -> None:
-    if not isinstance(key_lengths, Tensor):
-        raise TypeError(f"key_lengths: wanted an integer Tensor of shape [{batch}]; got {type(key_lengths).__name__}")
-    if key_lengths.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"key_lengths: wanted dtype int32 or int64; got {_dtype(key_lengths)}")
-    if tuple(key_lengths.shape) != (batch,):
-        raise ValueError(f"key_lengths: wanted shape [{batch}]; got {_shape(key_lengths)}")
-    if key_lengths.device != query.device:
-        raise ValueError(f"key_lengths: wanted query's device {query.device}; got {key_lengths.device}")
-
-
-def _check_values(bias: Tensor, strength: float | Tensor, key_lengths: Tensor | None, key_length: int) -> None:
-    for name, tensor in (("bias", bias), ("strength", strength)):
-        if isinstance(tensor, Tensor) and not bool(tensor.isfinite().all()):
-            count = int((~tensor.isfinite()).sum())
-            raise ValueError(f"{name}: wanted finite values; got {count} that are not")
-    if key_lengths is not None:
-        shortest, longest = int(key_lengths.min()), int(key_lengths.max())
-        if shortest < 0 or longest > key_length:
-            raise ValueError(f"key_lengths: wanted values from 0 to {key_length}; got {shortest} to {longest}")
-
-
-def _shape(tensor: Tensor) -> str:
-    return f"shape {list(tensor.shape)}"
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
 def _backend_for(name: str, problem: Problem, policy: str | Path | None) -> Backend:
     """The backend that does ``problem``: loaded, available and willing, or an error that says what is missing."""
     if torch.compiler.is_compiling():
         # Loaded here alone: it pulls in torch's compiler, which takes longer to import than torch itself.
-        from rls_bench import traced
+        from rls_bench.policy import traced
 
         return registry.LOADED[traced.resolve(name, policy, *(getattr(problem, field) for field in _FIELDS))]
     return registry.LOADED[dispatch.resolve(name, problem, policy)]

@@ -23,7 +23,7 @@ import pytest
 
 if TYPE_CHECKING:
     from rls_bench.backends.interface import Backend
-    from rls_bench.problem import Problem
+    from rls_bench.problems.problem import Problem
 
     Cell = tuple[str, Problem]
 
@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse a suite that nobody knows before anything is collected."""
     if suite := config.getoption("--steered-suite"):
-        from rls_bench import suites
+        from rls_bench.problems import suites
 
         if suite not in suites.names():
             raise pytest.UsageError(f"--steered-suite: wanted one of {', '.join(suites.names())}; got {suite!r}")
@@ -96,8 +96,8 @@ def _benchmarking(config: pytest.Config) -> bool:
 def _cells(config: pytest.Config) -> list[Cell]:
     import torch
 
-    from rls_bench import suites
     from rls_bench.backends import registry
+    from rls_bench.problems import suites
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     problems = suites.get(config.getoption("--steered-suite") or suites.default(device), device)
@@ -110,7 +110,7 @@ def _agreed_call(backend_name: str, problem: Problem) -> tuple[Callable[[], Any]
 
     from rls_bench import agreement
     from rls_bench.backends import registry
-    from rls_bench.draw import draw
+    from rls_bench.problems.draw import draw
 
     backend = registry.get(backend_name)
     for answer in (backend.available(), backend.measurable(), backend.supports(problem)):
@@ -134,7 +134,7 @@ def _agreed_call(backend_name: str, problem: Problem) -> tuple[Callable[[], Any]
 
 
 def _conforming(name: str) -> Backend:
-    from rls_bench import conformance
+    from rls_bench.agreement import conformance
     from rls_bench.backends import registry
 
     backend = registry.get(name)

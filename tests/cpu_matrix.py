@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 # (batch, query heads, kv heads, Lq, Lk, D, Dv): one key, tails of every tile, grouped heads, short queries (decode).
 SHAPES = (

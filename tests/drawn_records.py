@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from rls_bench.machine import Machine
-from rls_bench.problem import Problem
-from rls_bench.record import Agreement, Question, Record
+from rls_bench.machines.machine import Machine
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Agreement, Question, Record
 
 CPU = Machine("AMD EPYC", ("avx2", "avx512f"), 2, 2, 24 << 30, "Linux 6.1", "3.11.2", "2.13.0", triton="3.7.1")
 GPU = Machine(

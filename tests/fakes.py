@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 def attention(inputs: Inputs) -> Tensor:
@@ -78,6 +78,18 @@ class Exit(Healthy):
 class HardExit(Healthy):
     def call(self, inputs: Inputs) -> Any:
         os._exit(3)
+
+
+class DeviceFault(Healthy):
+    """Ends as torch does after a CUDA error: the error, then advice that is always the same."""
+
+    def call(self, inputs: Inputs) -> Any:
+        print("torch.AcceleratorError: CUDA error: an illegal memory access was encountered", file=sys.stderr)
+        print("Search for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda for more.", file=sys.stderr)
+        print("CUDA kernel errors might be asynchronously reported at some other API call.", file=sys.stderr)
+        print("For debugging consider passing CUDA_LAUNCH_BLOCKING=1", file=sys.stderr)
+        print("Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 class OutOfMemory(Healthy):
@@ -183,7 +195,7 @@ class Threading(Healthy):
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        if _called_by("rls_bench.agreement"):
+        if _called_by("rls_bench.agreement.judgement"):
             thread.join()
         return output
 
@@ -203,7 +215,7 @@ class InPlace(Healthy):
         query = inputs.query.clone()
 
         def call() -> Tensor:
-            if _called_by("rls_bench.agreement"):
+            if _called_by("rls_bench.agreement.judgement"):
                 return attention(inputs)
             inputs.query.copy_(query)
             return inputs.query.copy_(attention(inputs))
@@ -293,6 +305,7 @@ LATE_CRASH = LateCrash()
 HANG = Hang()
 EXIT = Exit()
 HARD_EXIT = HardExit()
+DEVICE_FAULT = DeviceFault()
 OUT_OF_MEMORY = OutOfMemory()
 RAISES = Raises()
 WRONG = Wrong()

@@ -9,8 +9,8 @@ from rls_baselines.eager import eager_attention
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, LayerCall, Support, no
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 class Right(Backend):

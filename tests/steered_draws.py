@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from rls_bench import attention
-from rls_bench.inputs import Inputs
+from rls_bench.problems import binding
+from rls_bench.problems.inputs import Inputs
 
 BIAS_SHAPES = {"k": (-1,), "bk": (0, -1), "bhk": (0, 1, -1)}
 STRENGTH_SHAPES = {"scalar": (), "h": (1,), "bh": (0, 1), "bhq": (0, 1, 2)}
@@ -34,7 +34,7 @@ def draw(
         return torch.randn(shape, generator=generator)
 
     lam = torch.rand([axes[axis] for axis in STRENGTH_SHAPES[strength]], generator=generator) * 0.5 + 0.5
-    return attention.bind(
+    return binding.bind(
         # Heads innermost but one, as a model lays them out: strides must be followed.
         normal(batch, query_length, heads, dims[0]).transpose(1, 2).to(dtype),
         normal(batch, key_length, kv_heads, dims[0]).transpose(1, 2).to(dtype),

@@ -23,7 +23,8 @@ def test_the_wheel_works_away_from_the_checkout(tmp_path: Path) -> None:
         archive.extractall(unpacked)
     code = (
         "import rls_bench, rls_kernels, rls_baselines; "
-        "from rls_bench import suites; from rls_bench.draw import draw; from rls_bench.backends import registry; "
+        "from rls_bench.problems import suites; from rls_bench.problems.draw import draw; "
+        "from rls_bench.backends import registry; "
         "print(rls_bench.__file__); "
         "print(draw(suites.get('smoke')[0]).query.shape[2], len(registry.names()), registry.get('cpu').available())"
     )

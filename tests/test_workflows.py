@@ -19,7 +19,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 # .ci/run calls these in a clean clone; the tests below call the others.
-RUN_BY_CI = {"setup", "lint", "test", "test-slow", "inspect", "sanitize"}
+RUN_BY_CI = {"setup", "lint", "test", "test-slow", "inspect", "sanitize", "package"}
 RUN_HERE = {"inspect-regression", "asv-smoke", "asv", "asv-publish"}
 RUN_HERE |= {"gpu-agreement", "gpu-run", "gpu-profile", "gpu-compare"}
 

@@ -7,8 +7,8 @@ from rls_kernels.cpu import attention, build, launch, library
 
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, LayerCall, Result, Support, no
 from rls_bench.errors import BackendUnavailable
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 _WIDEST_HEAD = 256
 
@@ -17,7 +17,7 @@ class Cpu(Backend):
     """Once: the library is compiled, or found in the user's cache. In the call: everything, packing of keys too."""
 
     name = "cpu"
-    summary = "our C++ kernel: packed keys, softmax in registers, exact eps and statistics in the same pass"
+    summary = "our C++ kernel: packed keys, exact eps, statistics in the pass"
     kernels = ("rls_kernels::cpu_forward",)
 
     def available(self) -> Support:

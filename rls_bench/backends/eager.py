@@ -5,8 +5,8 @@ from __future__ import annotations
 from rls_baselines.eager import eager_attention, row_statistics
 
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Result, Support
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 class Eager(Backend):

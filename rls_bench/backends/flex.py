@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 _MOST_SHAPES = 1024
 # Torch's CPU template for many queries adds up the values of all keys one after another. On real inputs the float32

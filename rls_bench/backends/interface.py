@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rls_bench.inputs import Inputs
+    from rls_bench.problems.inputs import Inputs
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from rls_baselines.keyfold import COLUMNS, column_weight, flash, fold_keys, fold
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 class KeyFold(Backend):

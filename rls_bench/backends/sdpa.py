@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from rls_bench.backends.interface import YES, Backend, Call, LayerCall, Support, no
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 ONE_PASS = "one pass of SDPA keeps no unsteered weights: eps must be 0"
 NO_STATS = "SDPA returns no row statistics"

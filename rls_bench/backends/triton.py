@@ -10,8 +10,8 @@ import torch
 
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Support, no
 from rls_bench.errors import BackendUnavailable
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 _INTERPRETED = "runs in Triton's interpreter here: correct, never timed"
 _WIDEST_HEAD = 256
@@ -21,7 +21,7 @@ class Triton(Backend):
     """Once: tuning and compilation. In the call: the kernel, which reads b and λ as the caller gave them."""
 
     name = "triton"
-    summary = "our fused Triton kernels: bias as the first value of the score accumulator"
+    summary = "our fused Triton kernels: bias starts the score accumulator"
     kernels = ("prefill_kernel", "floored_kernel", "narrow_kernel", "decode_kernel")
 
     def available(self) -> Support:

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 class Unsteered(Backend):

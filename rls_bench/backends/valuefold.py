@@ -6,15 +6,15 @@ from rls_baselines.valuefold import EXTRA_COLUMNS, key_weights, value_folded_att
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 class ValueFold(Backend):
     """Once: nothing but the padding mask. In the call: the weights, the folded values, the kernel, the division."""
 
     name = "valuefold"
-    summary = "exp(λb) folded into the values of the flash kernel, exact eps"
+    summary = "exp(λb) folded into the flash kernel's values, exact eps"
     kernels = ("flash",)
 
     def supports(self, problem: Problem) -> Support:

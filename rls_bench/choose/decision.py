@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from rls_bench import policy_file
 from rls_bench.choose.evidence import Candidate, Cell, Objective
 from rls_bench.choose.pareto import Standing, standings
-from rls_bench.statistics import ratio_interval
+from rls_bench.policy import file as policy_file
+from rls_bench.records.statistics import ratio_interval
 
 # A difference up to this is none, even where the noise floor is lower.
 TIE = 0.01

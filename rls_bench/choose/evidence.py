@@ -9,10 +9,10 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from rls_bench import policy_file
-from rls_bench.machine import Machine
-from rls_bench.problem import Problem
-from rls_bench.record import Question, Record
+from rls_bench.machines.machine import Machine
+from rls_bench.policy import file as policy_file
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Question, Record
 
 Figure = TypeVar("Figure", int, float)
 Objective = Literal["latency", "energy", "error"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from rls_bench import policy_file
 from rls_bench.choose.decision import Decision, decide, weigh
 from rls_bench.choose.evidence import Cell, Evidence, Objective
-from rls_bench.policy_file import Kind
+from rls_bench.policy import file as policy_file
+from rls_bench.policy.file import Kind
 
 # One backend may cost so much more than the best, on some problem, before its regime is split.
 MOST_REGRET = 0.02

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from rls_bench import policy_file
 from rls_bench.choose.decision import Decision
 from rls_bench.choose.evidence import Evidence, Objective
-from rls_bench.policy_file import Policy, Rule
+from rls_bench.policy import file as policy_file
+from rls_bench.policy.file import Policy, Rule
 
 
 def as_policy(evidence: Evidence, decisions: Sequence[Decision], objective: Objective, path: Path) -> Policy:

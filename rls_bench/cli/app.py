@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 
 import typer
 
 from rls_bench.cli import choose, compare, conformance, doctor, evaluate, inspect, profile, report, run, show, sweep
 from rls_bench.cli import list as listing
-from rls_bench.errors import RlsBenchError
+from rls_bench.cli.grouped_help import GroupedHelp
+from rls_bench.cli.main import main
+
+__all__ = ["COMMANDS", "app", "main"]
 
 app = typer.Typer(
     name="rls-bench",
+    cls=GroupedHelp,
     help="Which steered-attention kernel is correct, how fast is it here, and which one to run in production.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -25,24 +28,29 @@ def options() -> None:
     """Common to every command; there is nothing to set yet."""
 
 
-app.command("run")(run.run)
-app.command("list")(listing.list_backends)
-app.command("show")(show.show)
-app.command("doctor")(doctor.doctor)
-app.command("choose")(choose.choose)
-app.command("compare")(compare.compare)
-app.command("conformance")(conformance.conformance)
-app.command("evaluate")(evaluate.evaluate)
-app.command("inspect")(inspect.inspect)
-app.command("profile")(profile.profile)
-app.command("report")(report.report)
-app.command("sweep")(sweep.sweep)
-
-
-def main() -> None:
-    """Entry point of ``rls-bench``: errors of ours become one line on stderr and exit code 2."""
-    try:
-        app()
-    except RlsBenchError as error:
-        print(f"rls-bench: {error}", file=sys.stderr)
-        sys.exit(2)
+# Grouped by what their users come for, in the order in which they need them; no line is cut at 80 columns.
+COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
+    "Measure": [
+        ("run", run.run, "Every backend on a suite: agreement, then time."),
+        ("conformance", conformance.conformance, "The cases that every backend must get right."),
+        ("profile", profile.profile, "Probes on one call, or an Nsight report read."),
+    ],
+    "Decide": [
+        ("compare", compare.compare, "Did a commit slow anything, as an exit code."),
+        ("choose", choose.choose, "Which backend to run; writes the policy of auto."),
+        ("report", report.report, "The evidence on one page."),
+    ],
+    "Look inside": [
+        ("list", listing.list_backends, "The backends, and why one is missing."),
+        ("doctor", doctor.doctor, "This machine, and what to install."),
+        ("show", show.show, "The tables of a recorded run again."),
+        ("inspect", inspect.inspect, "What the Triton kernels compile to; needs no GPU."),
+    ],
+    "Steer": [
+        ("sweep", sweep.sweep, "The trade-off of λ: entropy against KL."),
+        ("evaluate", evaluate.evaluate, "Accuracy with and without steering."),
+    ],
+}
+for panel, commands in COMMANDS.items():
+    for name, function, line in commands:
+        app.command(name, short_help=line, rich_help_panel=panel)(function)

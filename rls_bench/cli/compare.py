@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from rls_bench.cli import documents
+
 
 class Format(str, Enum):
     """How the verdict is written."""
@@ -36,28 +38,27 @@ def compare(
     output: Annotated[
         Format, typer.Option("--format", help="text, json, markdown, or github (annotations).")
     ] = Format.text,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     across_machines: Annotated[
         bool, typer.Option(help="Compare even if the two come from different machines.")
     ] = False,
 ) -> None:
     """Judge each cell of NEW against BASE. Exit codes: 0 none slower, 1 slower or broken, 3 ambiguous only, 2 usage."""
     margin = share(threshold)
+    output = Format.json if json else output
     from rls_bench.compare import compare as judge
     from rls_bench.compare import load, render
 
     sides = (load(path, across_machines=across_machines) for path in (base, new))
     comparison = judge(*sides, threshold=margin, across_machines=across_machines)
     if output is Format.text:
-        from rich.console import Console
+        from rls_bench.cli.console import Console
 
-        # Where nobody looks (a log, a pipe) nothing forces a narrow table.
-        console = Console()
-        console.width = console.width if console.is_terminal else 200
-        console.print(render.text(comparison))
+        Console().print(render.text(comparison))
     elif output is Format.json:
-        typer.echo(render.as_json(comparison))
+        documents.write_json(render.as_json(comparison))
     elif output is Format.markdown:
-        typer.echo(render.markdown(comparison), nl=False)
+        documents.write(render.markdown(comparison))
     else:
         _write_github(render.annotations(comparison), render.markdown(comparison))
     raise typer.Exit(comparison.exit_code)
@@ -67,10 +68,10 @@ def _write_github(commands: str, summary: str) -> None:
     """Annotations go to standard output, where the runner reads them; the table to the job's summary file."""
     import os
 
-    typer.echo(commands, nl=False)
+    documents.write(commands)
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if not target:
-        typer.echo(summary, nl=False)
+        documents.write(summary)
         return
     with Path(target).open("a", encoding="utf-8") as file:
         file.write(summary)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rls_bench.cli.console import Console
 
 _COLOURS = {"ok": "green", "unsupported": "dim", "wrong": "red", "failed": "red"}
 
@@ -24,7 +24,7 @@ def conformance(
 
     # A backend under work lies in the working directory more often than in an installed package.
     sys.path.insert(0, "")
-    from rich.console import Console
+    from rls_bench.cli.console import Console
 
     console = Console()
     faults = sum(_faults(console, name, device) for name in backend or _measurable(console))
@@ -41,7 +41,7 @@ def _measurable(console: Console) -> list[str]:
         backend = registry.get(name)
         refusals = [answer.reason for answer in (backend.available(), backend.measurable()) if not answer]
         if refusals:
-            console.print(f"{name}: not checked: {refusals[0]}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{name}: not checked: {refusals[0]}", soft_wrap=True)
         else:
             chosen.append(name)
     return chosen
@@ -51,12 +51,11 @@ def _faults(console: Console, name: str, device: str) -> int:
     """Print the outcome of every case of one backend; how many do not conform."""
     import os
 
-    from rich.text import Text
-
-    from rls_bench import conformance as suite
+    from rls_bench.agreement import conformance as suite
     from rls_bench.backends import registry
     from rls_bench.backends.interface import Backend
     from rls_bench.errors import BackendUnavailable
+    from rls_bench.escape import text
 
     backend = registry.get(name)
     # What is no backend has no such questions to be asked; the suite's first case tells.
@@ -64,14 +63,14 @@ def _faults(console: Console, name: str, device: str) -> int:
         os.environ.update(backend.environment())
         if not (available := backend.available()):
             raise BackendUnavailable(f"backend {name}: {available.reason}")
-    console.print(Text(name, style="bold"))
+    console.print(name, style="bold", soft_wrap=True)
     outcomes = []
     for outcome in suite.check(backend, device):
         outcomes.append(outcome)
-        status = Text(f"{outcome.status:12}", style=_COLOURS[outcome.status])
-        console.print(status, Text(f"{outcome.case:28}"), Text(outcome.reason), soft_wrap=True)
+        status = text(f"{outcome.status:12}", _COLOURS[outcome.status])
+        console.print(status, f"{outcome.case:28}", outcome.reason, soft_wrap=True)
     faults = sum(not outcome.holds for outcome in outcomes)
     declined = sum(outcome.status == "unsupported" for outcome in outcomes)
     right = len(outcomes) - faults - declined
-    console.print(f"{right} right, {declined} declined, {faults} not conforming", highlight=False)
+    console.print(f"{right} right, {declined} declined, {faults} not conforming")
     return faults

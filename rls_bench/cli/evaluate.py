@@ -39,8 +39,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure accuracy with and without steering, with its controls; write a table, a figure and a section."""
-    from rich.console import Console
-
+    from rls_bench.cli.console import Console
     from rls_bench.evaluation.evaluation import Run
 
     console, errors = Console(), Console(stderr=True)

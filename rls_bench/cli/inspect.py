@@ -11,8 +11,7 @@ import typer
 from rls_bench.errors import InspectionError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from rls_bench.cli.console import Console
     from rls_bench.inspector.baseline import Listing
     from rls_bench.inspector.inspection import Case, Inspection
 
@@ -46,8 +45,7 @@ def inspect(
     Exit 1: a case doesn't compile, or --baseline found a regression. Exit 2: an architecture asked for by name is
     unknown or can't be compiled here.
     """
-    from rich.console import Console
-
+    from rls_bench.cli.console import Console
     from rls_bench.inspector import baseline as baselines
     from rls_bench.inspector import cases, tables
     from rls_bench.inspector.occupancy import LIMITS
@@ -58,9 +56,9 @@ def inspect(
         raise InspectionError(f"--only: no case of {', '.join(arch or LIMITS)} has all of: {', '.join(only)}")
     listing, skipped = _inspected(wanted, jobs, fresh)
     skipped |= {name: f"unknown; known are {', '.join(LIMITS)}" for name in arch or [] if name not in LIMITS}
-    # Tables are wider than many a terminal, and than what a pipe is taken for: a wrapped line loses nothing, a cell
-    # cut short does.
-    console = Console(width=max(Console().width, _TABLE_COLUMNS))
+    console = Console()
+    # Tables are wider than many a terminal: a wrapped line loses nothing, a cell cut short does.
+    console.width = max(console.width, _TABLE_COLUMNS)
     for table in tables.resources(listing):
         console.print(table)
     if mix:
@@ -90,9 +88,9 @@ def inspect(
 def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listing, dict[str, str]]:
     """Inspections of all cases, and by name the architectures where not one case compiled, with the reason."""
     import platformdirs
-    from rich.console import Console
     from rich.progress import Progress
 
+    from rls_bench.cli.console import Console
     from rls_bench.inspector import bars, tax, workers
     from rls_bench.inspector.baseline import Listing
     from rls_bench.inspector.cache import Cache

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rls_bench.cli import problems
+from rls_bench.cli import documents, problem_argument
 
 if TYPE_CHECKING:
     from rls_bench.backends.interface import Call
     from rls_bench.probes.interface import Measures
-    from rls_bench.problem import Problem
+    from rls_bench.problems.problem import Problem
 
 
 class Format(str, Enum):
@@ -25,7 +25,7 @@ class Format(str, Enum):
 
 def profile(
     backend: Annotated[str, typer.Argument(help="Backend to call.", show_default=False)] = "",
-    problem: Annotated[str, typer.Option(help=problems.HELP)] = "published",
+    problem: Annotated[str, typer.Option(help=problem_argument.HELP)] = "published",
     device: Annotated[str, typer.Option(help="cuda or cpu; cuda where torch has it.", show_default=False)] = "",
     probe: Annotated[
         list[str] | None, typer.Option(help="Probe to run, repeatable; ncu where none is named.", show_default=False)
@@ -42,11 +42,11 @@ def profile(
     if report:
         figures = _imported(report)
     else:
-        figures = _measured(backend, problems.parse(problem, device or _default_device()), probe or ["ncu"])
+        figures = _measured(backend, problem_argument.parse(problem, device or _default_device()), probe or ["ncu"])
     if output is Format.json:
         import json
 
-        typer.echo(json.dumps(figures, indent=2))
+        documents.write_json(json.dumps(figures, indent=2, allow_nan=False))
     else:
         _print_tables(figures)
 
@@ -77,10 +77,11 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
 
     # Torch's profiler reports its own start and stop on stderr otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    from rls_bench import draw
     from rls_bench.backends import registry as backends
     from rls_bench.errors import BackendUnavailable, BackendUnsupported, ProbeUnavailable
     from rls_bench.probes import registry
+    from rls_bench.probes.interface import finite
+    from rls_bench.problems import draw
 
     chosen = [registry.get(name) for name in probes]
     for each in chosen:
@@ -98,23 +99,22 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
         return kernel.prepare(draw.draw(problem))
 
     # Prepared by the first probe that calls it: those of Nsight prepare their own in another process.
-    return {each.name: each.measure(lambda: prepared()(), backend, problem) for each in chosen}
+    return {each.name: finite(each.measure(lambda: prepared()(), backend, problem)) for each in chosen}
 
 
 def _print_tables(figures: dict[str, Measures]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from rls_bench.cli.console import Console
 
     console = Console()
     for title, measures in figures.items():
-        # Kernel names hold brackets that rich would take for its own markup.
-        console.print(Text(title, style="bold"), soft_wrap=True)
+        console.print(title, style="bold", soft_wrap=True)
         table = Table()
         table.add_column("figure")
         table.add_column("value", justify="right")
         for name, value in measures.items():
-            table.add_row(name, Text(_written(value)))
+            table.add_row(name, _written(value))
         console.print(table)
 
 

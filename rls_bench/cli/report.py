@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from rls_bench.cli import documents
+
 
 class Format(str, Enum):
     """Forms beside the page."""
@@ -34,6 +36,7 @@ def report(
         raise typer.BadParameter(f"--format {form.value} wanted --out, a {'folder' if form is Format.png else 'file'}")
     from rls_bench import report as reports
     from rls_bench.errors import RlsBenchError
+    from rls_bench.escape import one_line
 
     results = reports.read(files)
     try:
@@ -48,11 +51,11 @@ def report(
         elif form is Format.markdown and out is not None:
             _write(out, reports.markdown(results))
         elif form is Format.markdown:
-            typer.echo(reports.markdown(results), nl=False)
+            documents.write(reports.markdown(results))
     except OSError as error:
         raise RlsBenchError(f"report: {error.filename or out or page} cannot be written ({error.strerror})") from error
     for bad in results.skipped:
-        typer.echo(f"left out {bad.path}:{bad.line}: {bad.reason}", err=True)
+        typer.echo(one_line(f"left out {bad.path}:{bad.line}: {bad.reason}"), err=True)
 
 
 def _write(path: Path, text: str) -> None:

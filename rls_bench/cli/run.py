@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from rls_bench.cli.console import Console
     from rls_bench.runner import Plan, Summary
 
 
@@ -34,10 +33,9 @@ def run(
     ] = None,
 ) -> None:
     """Measure every backend on a suite: agreement first, then latency in turns; prints tables, appends records."""
-    from rich.console import Console
-
     from rls_bench import runner
     from rls_bench.cli import tables
+    from rls_bench.cli.console import Console
 
     console = Console()
     if resume:
@@ -50,11 +48,11 @@ def run(
     for group in groups:
         tables.show(console, group, summary.noise_floor)
     for warning in summary.warnings:
-        console.print(f"[yellow]warning: {warning}[/]", highlight=False, soft_wrap=True)
-    console.print(f"time: {summary.effort.title}", highlight=False, soft_wrap=True)
-    console.print(f"records: {path}", highlight=False, soft_wrap=True)
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+    console.print(f"time: {summary.effort.title}", soft_wrap=True)
+    console.print(f"records: {path}", soft_wrap=True)
     for group in groups:
-        console.print(tables.verdict(group, summary.noise_floor), highlight=False, soft_wrap=True)
+        console.print(tables.verdict(group, summary.noise_floor), soft_wrap=True)
     if any(record.status in tables.BROKEN for record in summary.records):
         raise typer.Exit(1)
 
@@ -70,8 +68,9 @@ def _plan(
     race: bool,
     probes: list[str] | None,
 ) -> Plan:
-    from rls_bench import host, suites
     from rls_bench.backends import registry
+    from rls_bench.machines import host
+    from rls_bench.problems import suites
     from rls_bench.runner import Plan
 
     device = host.device()

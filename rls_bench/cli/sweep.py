@@ -34,12 +34,12 @@ def sweep(
     import datetime
     import sys
 
-    from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
-    from rls_bench import host
+    from rls_bench.cli.console import Console
     from rls_bench.errors import BackendUnavailable, BackendUnsupported
+    from rls_bench.machines import host
     from rls_bench.steering import overhead, sweep_report
     from rls_bench.steering import sweep as experiment
     from rls_bench.steering.metrics import PUBLISHED_EPS

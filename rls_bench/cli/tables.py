@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
-    from rls_bench.record import Question, Record
-    from rls_bench.statistics import Interval
+    from rls_bench.cli.console import Console
+    from rls_bench.records.record import Question, Record
+    from rls_bench.records.statistics import Interval
 
 FLOOR = "unsteered"
 # Each of these says that a backend is broken, not that this machine or problem is beyond it.
@@ -30,20 +30,22 @@ def show(console: Console, records: Sequence[Record], noise_floor: float | None 
     """Print the table of one problem and, under it, what each backend had to say."""
     console.print(_table(records, noise_floor))
     backends_by_note: dict[str, list[str]] = {}
-    for record in sorted(_shown(records), key=_order):
+    for record in sorted(without_twins(records), key=_order):
         for note in _notes(record):
             backends_by_note.setdefault(note, []).append(record.label)
     for note, backends in backends_by_note.items():
         line = f"  {', '.join(backends)}: {note}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True, style="dim")
+        console.print(line, soft_wrap=True, style="dim")
 
 
 def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    shown = sorted(_shown(records), key=_order)
-    questions = _questions(shown)
+    from rls_bench.escape import text
+
+    shown = sorted(without_twins(records), key=_order)
+    questions = questions_of(shown)
     problem = shown[0].problem
     result = Table(
         box=SIMPLE_HEAD,
@@ -62,12 +64,12 @@ def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
     for heading in ("× un-\nsteered", "peak\nMiB", "compile\ns"):
         result.add_column(heading, justify="right", no_wrap=True)
 
-    floor = next((_latency(r, questions[0]) for r in shown if r.backend == FLOOR), None) if questions else None
+    floor = next((latency_of(r, questions[0]) for r in shown if r.backend == FLOOR), None) if questions else None
     for record in shown:
-        latencies = [_latency(record, question) for question in questions]
+        latencies = [latency_of(record, question) for question in questions]
         result.add_row(
             record.backend,
-            f"[{_STYLES.get(record.status, 'bold red')}]{record.status}[/]",
+            text(record.status, _STYLES.get(record.status, "bold red")),
             _times_floor(record),
             *(_milliseconds(latency) for latency in latencies),
             f"{latencies[0].median / floor.median:.2f}" if floor and latencies and latencies[0] else "",
@@ -80,36 +82,38 @@ def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
 def verdict(records: Sequence[Record], noise_floor: float | None = None) -> str:
     """One line: the fastest correct backend of one problem, and what it cannot be told from."""
     problem = records[0].problem
-    questions = _questions(records)
+    questions = questions_of(records)
     timed = sorted(
         (latency.median, record.backend)
         for record in records
         if record.label == record.backend and record.backend != FLOOR and record.status == "ok" and questions
-        if (latency := _latency(record, questions[0])) is not None
+        if (latency := latency_of(record, questions[0])) is not None
     )
     where = f"{problem.name}, {problem.title}" if problem.name else problem.title
     if not timed:
         return f"{where}: no correct backend was timed"
     best_ns, best = timed[0]
     tied = [name for median, name in timed[1:] if median <= best_ns * (1 + (noise_floor or 0.0))]
-    floor = next((_latency(r, questions[0]) for r in records if r.backend == FLOOR and r.label == FLOOR), None)
+    floor = next((latency_of(r, questions[0]) for r in records if r.backend == FLOOR and r.label == FLOOR), None)
     cost = f", {best_ns / floor.median:.2f} × unsteered" if floor else ""
     same = f" (not to be told from {', '.join(tied)})" if tied else ""
     return f"{where}: fastest correct backend is {best}, {_three_digits(best_ns / 1e6)} ms{cost}{same}"
 
 
-def _shown(records: Sequence[Record]) -> list[Record]:
-    """Without the A/A twin, which shows as the noise floor only."""
+def without_twins(records: Sequence[Record]) -> list[Record]:
+    """Leaves out the A/A twin, which shows as the noise floor only."""
     return [record for record in records if record.label == record.backend]
 
 
-def _questions(records: Sequence[Record]) -> list[Question]:
+def questions_of(records: Sequence[Record]) -> list[Question]:
+    """The latencies that any of ``records`` was timed for, in the order of their columns."""
     order: tuple[Question, ...] = ("warm", "cold", "graph", "host")
     return [question for question in order if any(record.samples_ns.get(question) for record in records)]
 
 
-def _latency(record: Record, question: Question) -> Interval | None:
-    from rls_bench.statistics import median_interval
+def latency_of(record: Record, question: Question) -> Interval | None:
+    """Its median and interval in nanoseconds; None where it has no samples."""
+    from rls_bench.records.statistics import median_interval
 
     launches = [samples for samples in record.samples_ns.get(question, []) if samples]
     return median_interval(launches) if launches else None
@@ -146,6 +150,6 @@ def _notes(record: Record) -> list[str]:
 
 def _order(record: Record) -> tuple[bool, bool, float, str]:
     """The floor first, then measured backends from fast to slow, then the rest by name."""
-    questions = _questions([record])
-    latency = _latency(record, questions[0]) if questions else None
+    questions = questions_of([record])
+    latency = latency_of(record, questions[0]) if questions else None
     return record.backend != FLOOR, latency is None, latency.median if latency else 0.0, record.backend

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rls_bench.compare.sources import Source
-from rls_bench.machine import Machine
+from rls_bench.machines.machine import Machine
 
 HARDWARE = ("cpu_model", "cpu_isa", "cpu_count", "threads", "gpu_name", "gpu_count")
 VERSIONS = ("torch", "triton", "cuda", "cudnn", "driver", "python", "os")

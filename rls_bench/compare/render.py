@@ -6,8 +6,8 @@ from dataclasses import asdict
 import msgspec
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
+from rls_bench import escape
 from rls_bench.compare.sources import Source
 from rls_bench.compare.verdict import Comparison, Row
 
@@ -24,10 +24,10 @@ def text(comparison: Comparison) -> Group:
     table = Table(*_COLUMNS, box=None, header_style="bold", pad_edge=False)
     for row in comparison.rows[:MOST_ROWS]:
         verdict, *words = _words(row)
-        table.add_row(Text(verdict, _STYLE.get(verdict, "")), *(Text(word) for word in words))
-    heading = [Text(line) for line in _heading(comparison)]
+        table.add_row(escape.text(verdict, _STYLE.get(verdict, "")), *(escape.text(word) for word in words))
+    heading = [escape.text(line) for line in _heading(comparison)]
     return Group(
-        *heading, table, *(Text(line) for line in [*_rest(comparison), *comparison.notes, summary(comparison)])
+        *heading, table, *(escape.text(line) for line in [*_rest(comparison), *comparison.notes, summary(comparison)])
     )
 
 
@@ -51,11 +51,11 @@ def as_json(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """A heading, the verdict, a table and the notes."""
-    lines = ["## rls-bench compare", "", f"**{_cell(summary(comparison))}**", ""]
-    lines += [f"- {_cell(line)}" for line in _heading(comparison)]
+    lines = ["## rls-bench compare", "", f"**{escape.markdown(summary(comparison))}**", ""]
+    lines += [f"- {escape.markdown(line)}" for line in _heading(comparison)]
     lines += ["", _line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
-    lines += [_line([_cell(word) for word in _words(row)]) for row in comparison.rows[:MOST_ROWS]]
-    lines += [""] + [f"- {_cell(note)}" for note in [*_rest(comparison), *comparison.notes]]
+    lines += [_line([escape.markdown(word) for word in _words(row)]) for row in comparison.rows[:MOST_ROWS]]
+    lines += [""] + [f"- {escape.markdown(note)}" for note in [*_rest(comparison), *comparison.notes]]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -125,21 +125,7 @@ def _sentence(row: Row) -> str:
 
 
 def _annotation(level: str, title: str, message: str) -> str:
-    properties = _escape(title).replace(":", "%3A").replace(",", "%2C")
-    return f"::{level} title={properties}::{_escape(message)}"
-
-
-def _escape(value: str) -> str:
-    """As GitHub's own toolkit escapes the data of a workflow command."""
-    return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _cell(value: str) -> str:
-    """Text that Markdown shows as it is, inside one table cell."""
-    one_line = " ".join(value.split())
-    for sign in "\\`*_[]|":
-        one_line = one_line.replace(sign, "\\" + sign)
-    return one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"::{level} title={escape.github_property(title)}::{escape.github_data(message)}"
 
 
 def _line(cells: Sequence[str]) -> str:

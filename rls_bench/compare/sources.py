@@ -10,9 +10,9 @@ from typing import NamedTuple
 import msgspec
 
 from rls_bench.errors import RecordError
-from rls_bench.machine import Machine
-from rls_bench.problem import Problem
-from rls_bench.record import SCHEMA, Question, Status
+from rls_bench.machines.machine import Machine
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import SCHEMA, Question, Status
 
 
 class Key(NamedTuple):

@@ -19,7 +19,7 @@ from rls_bench.compare.notes import HARDWARE, differences, notes
 from rls_bench.compare.ratios import FEWEST_LAUNCHES, ratios
 from rls_bench.compare.sources import Cell, Key, Source
 from rls_bench.errors import RecordError
-from rls_bench.record import Question
+from rls_bench.records.record import Question
 
 Verdict = Literal["BROKEN", "SLOWER", "AMBIGUOUS", "GONE", "NEW", "FASTER", "SAME"]
 # Worst first: the order of every table.

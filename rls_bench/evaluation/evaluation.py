@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rls_bench import host
+from rls_bench.machines import host
 
 
 @dataclass(frozen=True)

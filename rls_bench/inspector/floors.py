@@ -14,7 +14,7 @@ import numpy as np
 
 from rls_bench.inspector.gpus import Gpu, gpus
 from rls_bench.inspector.inspection import Inspection, Variant
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 # Four schedulers, each one warp instruction a clock, on every architecture here.
 _ISSUE = 4 * 32

@@ -19,7 +19,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from rls_bench.problem import DTYPE_BYTES, Problem
+from rls_bench.problems.problem import DTYPE_BYTES, Problem
 
 LINE_BYTES = 128
 WAYS = 16

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rls_bench.inspector.gpus import Gpu, gpus
 from rls_bench.inspector.inspection import Inspection, Variant
 from rls_bench.inspector.l2 import Replay, Tiling, replay
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 # What `sweep` replays, at each length.
 PROBLEM = Problem(

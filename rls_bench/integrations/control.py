@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rls_bench import dispatch
-from rls_bench.attention import bind, steered_attention
+from rls_bench.attention import steered_attention
 from rls_bench.backends import registry
 from rls_bench.backends.interface import LayerCall
-from rls_bench.inputs import Inputs
 from rls_bench.integrations.visibility import View, Visibility
+from rls_bench.policy import dispatch
+from rls_bench.problems.binding import bind
+from rls_bench.problems.inputs import Inputs
 from rls_bench.steering.gate import Gate, GateMeter, disagreement_between, expected_saliency
 from rls_bench.steering.mass import PROBE_STRENGTH, mass_from_lse
 from rls_bench.steering.schedule import MassSchedule, Position, Schedule, constant

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 from rls_bench.backends.interface import Call, Support
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 # Figures by name, units in the name (``dram_read_bytes``, ``call_ns``); None where the figure is missing.
 Measures = dict[str, float | str | None]
+
+
+def finite(measures: Measures) -> Measures:
+    """``measures`` with None for each figure that is not finite: JSON has no word for it, and no counter counts it."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in measures.items()
+    }
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from rls_bench.backends.interface import YES, Call, Support
 from rls_bench.probes.interface import Measures
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from __future__ import annotations
 from rls_bench.backends.interface import YES, Call, Support, no
 from rls_bench.errors import InspectionError, ProbeUnavailable
 from rls_bench.probes.interface import Measures
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 

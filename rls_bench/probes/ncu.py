@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-from rls_bench import driver
 from rls_bench.backends import registry
 from rls_bench.backends.interface import YES, Call, Support, no
 from rls_bench.errors import DriverError, ProbeUnavailable, ProfileError
+from rls_bench.machines import nvidia
 from rls_bench.probes import ncu_csv, ncu_metrics, ncu_rep, nvml, one_call
 from rls_bench.probes.interface import Measures
 from rls_bench.probes.ncu_failure import explain
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 _TIMEOUT_SECONDS = 600
+# Byte-order marks; that of UTF-32 begins as that of UTF-16 does.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 _ELSEWHERE = "or read a report made elsewhere: rls-bench profile --import FILE"
 
 
@@ -34,7 +42,7 @@ class NcuProbe:
         if shutil.which("ncu") is None:
             return no(f"Nsight Compute's ncu is not on PATH; install nsight-compute, {_ELSEWHERE}")
         try:
-            with driver.gpu():
+            with nvidia.gpu():
                 return YES
         except DriverError as error:
             return no(f"{error}; {_ELSEWHERE}")
@@ -64,7 +72,12 @@ def profile(backend: str, problem: Problem) -> list[ncu_metrics.Kernel]:
         line = command(backend, problem, capability or (9, 0), table)
         try:
             done = subprocess.run(
-                line, env=environment(backend, home), capture_output=True, text=True, timeout=_TIMEOUT_SECONDS
+                line,
+                env=environment(backend, home),
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_TIMEOUT_SECONDS,
             )
         except FileNotFoundError:
             raise ProbeUnavailable(PROBE.available().reason) from None
@@ -74,7 +87,7 @@ def profile(backend: str, problem: Problem) -> list[ncu_metrics.Kernel]:
     printed = written + done.stdout + done.stderr
     if done.returncode:
         raise explain(printed)
-    return ncu_csv.read(written or done.stdout)
+    return ncu_csv.read(written or done.stdout, point=".")
 
 
 def command(backend: str, problem: Problem, compute_capability: tuple[int, int], table: Path) -> list[str]:
@@ -95,11 +108,15 @@ def command(backend: str, problem: Problem, compute_capability: tuple[int, int],
 
 
 def environment(backend: str, home: str) -> dict[str, str]:
-    """This process's variables and the backend's, with HOME elsewhere: ncu fills ``$HOME/Documents``."""
+    """This process's variables and the backend's, with HOME elsewhere: ncu fills ``$HOME/Documents``.
+
+    In the C locale ncu writes numbers with a decimal point and nothing between thousands.
+    """
     ours = dict(os.environ)
-    # Compiled kernels stay where they are, or the call would be compiled anew.
+    # Compiled kernels and tuned choices stay where they are, or the call would be compiled and tuned anew.
     ours.setdefault("TRITON_CACHE_DIR", str(Path.home() / ".triton" / "cache"))
-    return {**ours, **registry.get(backend).environment(), "HOME": home}
+    ours.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    return {**ours, **registry.get(backend).environment(), "HOME": home, "LC_ALL": "C"}
 
 
 def read(path: Path) -> list[ncu_metrics.Kernel]:
@@ -108,11 +125,27 @@ def read(path: Path) -> list[ncu_metrics.Kernel]:
     Raises ProfileError where the file cannot be read as one, MissingPackage where .ncu-rep needs ncu-report.
     """
     try:
-        start = path.open("rb").read(4)
-        if start == b"NVR\0" or path.suffix == ".ncu-rep":
-            return ncu_rep.read(path)
-        return ncu_csv.read(path.read_text(encoding="utf-8-sig", errors="replace"))
+        with path.open("rb") as file:
+            is_report = file.read(4) == b"NVR\0" or path.suffix == ".ncu-rep"
+        return ncu_rep.read(path) if is_report else ncu_csv.read(_text(path.read_bytes()))
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read ({error.strerror})") from error
     except ProfileError as error:
         raise ProfileError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+
+
+def _text(raw: bytes) -> str:
+    """What a CSV page says. Raises ProfileError, with the encoding, where it is not UTF-8."""
+    found = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), None)
+    if found is None and raw[:2].count(0) == 1:
+        found = "UTF-16"
+    if found is None:
+        try:
+            return raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line, byte = raw.count(b"\n", 0, error.start) + 1, raw[error.start]
+            found = f"an 8-bit encoding such as windows-1252 (byte 0x{byte:02x} in line {line})"
+    raise ProfileError(
+        f"written in {found}; wanted UTF-8: convert it (iconv -t UTF-8; in PowerShell: Get-Content … | Set-Content "
+        "-Encoding utf8 …)"
+    )

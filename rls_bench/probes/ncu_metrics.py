@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rls_bench.probes.interface import Measures
+from rls_bench.probes.interface import Measures, finite
 
 SECTOR_BYTES = 32
 
@@ -121,7 +121,7 @@ def measures(kernels: Iterable[Kernel]) -> Measures:
     read, write = found["dram_read_bytes"], found["dram_write_bytes"]
     if found["dram_bytes"] is None and isinstance(read, float) and isinstance(write, float):
         found["dram_bytes"] = read + write
-    return found
+    return finite(found)
 
 
 def _combine(figure: _Figure, launches: list[Kernel]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def _kernel(action: Any) -> Kernel:
     for name in action.metric_names():
         metric = action.metric_by_name(name)
         value = metric.value() if metric.has_value() else None
-        if isinstance(value, (int, float)):
+        if isinstance(value, (int, float)) and math.isfinite(value):
             metrics[name] = in_base_unit(float(value), metric.unit())
     parts = [metrics.get(f"{_CAPABILITY}{part}") for part in ("major", "minor")]
     capability = ".".join(f"{part.value:.0f}" for part in parts if part)

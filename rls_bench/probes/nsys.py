@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import shutil
@@ -15,9 +13,10 @@ from rls_bench.backends import registry
 from rls_bench.backends.interface import YES, Call, Support
 from rls_bench.errors import ProfileError
 from rls_bench.probes import one_call, timeline
+from rls_bench.probes.csv_cells import cells
 from rls_bench.probes.interface import Measures
 from rls_bench.probes.timeline import WINDOW, Span
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 _TIMEOUT_SECONDS = 600
 
@@ -61,7 +60,9 @@ def _nsys(backend: str, problem: Problem) -> tuple[list[Span], Span]:
 
 def _run(line: list[str], environment: dict[str, str]) -> str:
     try:
-        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
+        done = subprocess.run(
+            line, env=environment, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_SECONDS
+        )
     except subprocess.TimeoutExpired:
         raise ProfileError(f"{line[0]} {line[1]}: no end after {_TIMEOUT_SECONDS} s; try a smaller problem") from None
     if done.returncode:
@@ -75,12 +76,13 @@ def read(text: str) -> list[Span]:
 
     Raises ProfileError where there is no such table, or none of its rows can be read.
     """
-    lines = text.lstrip("\ufeff").splitlines()
+    lines = text.replace("\ufeff", "").splitlines()
     start = next((i for i, line in enumerate(lines) if re.match(r'"?Start ?\((ns|nsec)\)', line)), None)
     if start is None:
         raise ProfileError("nsys: no trace in what it wrote; wanted `nsys stats --report cuda_gpu_trace --format csv`")
+    header, *rows = map(cells, lines[start:])
     spans = []
-    for row in csv.DictReader(io.StringIO("\n".join(lines[start:]))):
+    for row in (dict(zip(header, row, strict=False)) for row in rows):
         begin, duration = (_nanoseconds(row, column) for column in ("Start", "Duration"))
         if begin is not None and duration is not None:
             spans.append(Span(row.get("Name") or "", begin, begin + duration))
@@ -90,6 +92,7 @@ def read(text: str) -> list[Span]:
 
 
 def _nanoseconds(row: dict[str, str], column: str) -> int | None:
-    written = next((value for name, value in row.items() if name and name.startswith(column)), None)
-    digits = (written or "").replace(",", "")
-    return int(digits) if digits.isdigit() else None
+    """A whole number of nanoseconds, so that any sign within it sets thousands apart."""
+    written = next((value for name, value in row.items() if name.startswith(column)), "")
+    digits = re.sub(r"[.,'’ \u00a0\u202f]", "", written)
+    return int(digits) if re.fullmatch("[0-9]+", digits) else None

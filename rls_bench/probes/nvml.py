@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from statistics import median
 from typing import TypeVar
 
-from rls_bench import driver
 from rls_bench.backends.interface import YES, Call, Support, no
 from rls_bench.errors import DriverError, ProbeUnavailable
+from rls_bench.machines import nvidia
 from rls_bench.probes.interface import Measures
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 Value = TypeVar("Value")
 
@@ -29,7 +29,7 @@ class NvmlProbe:
 
     def available(self) -> Support:
         try:
-            with driver.gpu():
+            with nvidia.gpu():
                 return YES
         except DriverError as error:
             return no(str(error))
@@ -49,23 +49,25 @@ class NvmlProbe:
 PROBE = NvmlProbe()
 
 
-def opened(device: str) -> AbstractContextManager[driver.Gpu]:
-    """The GPU that torch calls ``device``; raises DriverError as ``driver.gpu`` does.
+def opened(device: str) -> AbstractContextManager[nvidia.Gpu]:
+    """The GPU that torch calls ``device``; raises DriverError as ``nvidia.gpu`` does.
 
-    NVML counts every GPU of the machine and torch only those that it was shown: their UUIDs are the same.
+    NVML counts every GPU of the machine and torch only those that it was shown, in an order of its own: their UUIDs
+    are the same.
     """
     import torch
 
     if torch.cuda.is_available():
-        return driver.gpu(str(torch.cuda.get_device_properties(torch.device(device)).uuid))
-    return driver.gpu(torch.device(device).index or 0)
+        return nvidia.gpu(str(torch.cuda.get_device_properties(torch.device(device)).uuid))
+    return nvidia.gpu(torch.device(device).index or 0)
 
 
-def watch(gpu: driver.Gpu, call: Call, synchronize: Callable[[], None], seconds: float = _WINDOW_SECONDS) -> Measures:
+def watch(gpu: nvidia.Gpu, call: Call, synchronize: Callable[[], None], seconds: float = _WINDOW_SECONDS) -> Measures:
     """Repeat ``call`` for ``seconds`` and read ``gpu`` meanwhile.
 
     Clocks and power are medians over the window, the temperature its highest, the event reasons their union. A
-    figure that the driver fails to give is None, and ``reason`` says why the first one failed.
+    figure that the driver fails to give is None, and ``reason`` says why the first one failed; ``shared`` says where
+    the figures are not those of this GPU's user alone.
     """
     failures: list[str] = []
 
@@ -111,6 +113,8 @@ def watch(gpu: driver.Gpu, call: Call, synchronize: Callable[[], None], seconds:
         "window_seconds": elapsed,
         "calls": calls,
     }
+    if gpu.shared:
+        measures["shared"] = gpu.shared
     if failures:
         measures["reason"] = failures[0]
     return measures

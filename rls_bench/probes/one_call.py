@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 # Compiled backends compile on the first call, and autotuned ones choose.
 _WARM_UPS = 3
@@ -32,7 +32,7 @@ def main(backend: str, problem_json: str) -> None:
 
     import torch
 
-    from rls_bench import draw
+    from rls_bench.problems import draw
 
     call = kernel.prepare(draw.draw(problem))
     for _ in range(_WARM_UPS):

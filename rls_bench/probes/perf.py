@@ -20,7 +20,7 @@ from pathlib import Path
 from rls_bench.backends.interface import YES, Call, Support, no
 from rls_bench.errors import ProbeUnavailable
 from rls_bench.probes.interface import Measures
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 _SYSTEM_CALL = {"x86_64": 298, "aarch64": 241}
 _ENABLE, _DISABLE = 0x2400, 0x2401

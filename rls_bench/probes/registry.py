@@ -7,8 +7,8 @@ from typing import cast
 
 from rls_bench.backends.interface import Call
 from rls_bench.errors import ProbeError, UnknownProbe
-from rls_bench.probes.interface import Measures, Probe
-from rls_bench.problem import Problem
+from rls_bench.probes.interface import Measures, Probe, finite
+from rls_bench.problems.problem import Problem
 
 _NAMES = ("memory", "model", "ncu", "nsys", "nvml", "perf", "roofline")
 
@@ -35,6 +35,6 @@ def observe(name: str, call: Call, backend: str, problem: Problem) -> Measures:
     if not support:
         return {"reason": support.reason}
     try:
-        return probe.measure(call, backend, problem)
+        return finite(probe.measure(call, backend, problem))
     except ProbeError as error:
         return {"reason": str(error)}

@@ -13,7 +13,8 @@ from functools import cache, partial
 
 from rls_bench.backends.interface import YES, Call, Support
 from rls_bench.probes.interface import Measures
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
+from rls_bench.timing.ahead import Ahead
 
 # Well past any last-level cache here: 96 MiB on the largest desktop chips, 128 MiB on the largest GPUs.
 _COPY_BYTES = 512 << 20
@@ -91,21 +92,14 @@ def _product_tflop_per_s(device: str, dtype: str) -> float:
 
 
 def _best_ns(call: Callable[[], object], device: str, repeats: int) -> float:
-    """Least time of ``repeats`` calls after a warm-up, in nanoseconds; events time a GPU, so that launches don't."""
+    """Least time of ``repeats`` calls after a warm-up, in nanoseconds; on a GPU, of the device alone."""
     import torch
 
     call()
     if torch.device(device).type != "cuda":
         return float(min(_host_ns(call) for _ in range(repeats)))
-    times = []
-    for _ in range(repeats):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) * 1e6)
-    return min(times)
+    ahead = Ahead(torch.cuda)
+    return float(min(ahead.time(call).elapsed_ns for _ in range(repeats)))
 
 
 def _host_ns(call: Callable[[], object]) -> int:

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
-from rls_bench.report.palette import Look
+from rls_bench.report.bars import bars, has_one_length
+from rls_bench.report.palette import INK, Look
 
 # Families of problems beyond these are in the table alone.
 MOST_PANELS = 9
@@ -25,8 +26,6 @@ MOST_PANELS = 9
 MOST_VECTORS = 400
 # A line with more points shows a marker for every few of them.
 MOST_MARKERS = 12
-# Stands for the colour of text until the page says which that is.
-INK = "#24292f"
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -61,28 +60,38 @@ def style() -> Iterator[None]:
 
 
 def latency(frame: pd.DataFrame, look: Look) -> Figure:
-    """Latency against key length, a panel for each family of problems, with 95 % intervals."""
+    """Latency against key length, a panel for each family of problems, with 95 % intervals; bars for one length."""
 
     def draw(axes: Axes, panel: pd.DataFrame) -> None:
+        if has_one_length(panel):
+            bars(axes, look, panel, "latency_ns", ("low_ns", "high_ns"), scale=1e-9)
+            axes.set(xlabel="latency")
+            axes.xaxis.set_major_formatter(EngFormatter("s"))
+            return
         _lines(axes, look, panel, "latency_ns", ("low_ns", "high_ns"), scale=1e-9)
         axes.set(xlabel="key length (tokens)", ylabel="latency")
         _amounts(axes, "s")
         _lengths(axes)
 
-    return _panels(frame, "panel", draw, look)
+    return _panels(frame, "panel", draw, look, barred=True)
 
 
 def steering_cost(frame: pd.DataFrame, look: Look) -> Figure:
-    """Latency as a multiple of plain attention's, against key length, with 95 % intervals."""
+    """Latency as a multiple of plain attention's, against key length, with 95 % intervals; bars for one length."""
 
     def draw(axes: Axes, panel: pd.DataFrame) -> None:
+        if has_one_length(panel):
+            bars(axes, look, panel, "unsteered_ratio", ("ratio_low", "ratio_high"))
+            axes.axvline(1.0, color=INK, linewidth=0.8, linestyle="--")
+            axes.set(xlabel="× unsteered")
+            return
         _lines(axes, look, panel, "unsteered_ratio", ("ratio_low", "ratio_high"))
         axes.axhline(1.0, color=INK, linewidth=0.8, linestyle="--")
         axes.set(xlabel="key length (tokens)", ylabel="× unsteered")
         _multiples(axes, "y", panel["unsteered_ratio"])
         _lengths(axes)
 
-    return _panels(frame, "panel", draw, look)
+    return _panels(frame, "panel", draw, look, barred=True)
 
 
 def error(frame: pd.DataFrame, look: Look) -> Figure:
@@ -144,15 +153,20 @@ def hit_rate(frame: pd.DataFrame, look: Look) -> Figure:
 
 
 def energy(frame: pd.DataFrame, look: Look) -> Figure:
-    """Joules a call against key length."""
+    """Joules a call against key length; bars for one length."""
 
     def draw(axes: Axes, panel: pd.DataFrame) -> None:
+        if has_one_length(panel):
+            bars(axes, look, panel, "joules")
+            axes.set(xlabel="energy a call")
+            axes.xaxis.set_major_formatter(EngFormatter("J"))
+            return
         _lines(axes, look, panel, "joules")
         axes.set(xlabel="key length (tokens)", ylabel="energy a call")
         _amounts(axes, "J")
         _lengths(axes)
 
-    return _panels(frame, "panel", draw, look)
+    return _panels(frame, "panel", draw, look, barred=True)
 
 
 def across_machines(frame: pd.DataFrame) -> Figure:
@@ -181,8 +195,8 @@ def panels(frame: pd.DataFrame, by: str) -> list[str]:
     return [value for value in weight.index if value in chosen]
 
 
-def _panels(frame: pd.DataFrame, by: str, draw: Draw, look: Look) -> Figure:
-    """Small multiples, at most three a row, over one legend of backends."""
+def _panels(frame: pd.DataFrame, by: str, draw: Draw, look: Look, *, barred: bool = False) -> Figure:
+    """Small multiples, at most three a row, over one legend of backends; bars (where one length is) name themselves."""
     values = panels(frame, by)
     columns = {1: 1, 2: 2, 4: 2}.get(len(values), 3)
     rows = -(-len(values) // columns)
@@ -193,7 +207,8 @@ def _panels(frame: pd.DataFrame, by: str, draw: Draw, look: Look) -> Figure:
     for axes, value in zip(grid.flat, values, strict=False):
         draw(axes, frame[frame[by] == value])
         axes.set_title(_wrap(value, 46 if columns > 1 else 80))
-    _legend(figure, look, set(frame["backend"]))
+    unnamed = [value for value in values if not (barred and has_one_length(frame[frame[by] == value]))]
+    _legend(figure, look, set(frame.loc[frame[by].isin(unnamed), "backend"]))
     return figure
 
 
@@ -245,6 +260,8 @@ def _scatter(axes: Axes, look: Look, panel: pd.DataFrame, x: str, y: str, *, hol
 
 def _legend(figure: Figure, look: Look, backends: set[str]) -> None:
     order = [name for name in look.colours if name in backends]
+    if not order:
+        return
     handles = [
         Line2D([], [], color=look.colours[name], marker=look.markers[name], markersize=5, linewidth=1.3)
         for name in order

@@ -13,7 +13,8 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from rls_bench.report import figures
-from rls_bench.report.frame import Results
+from rls_bench.report.palette import INK
+from rls_bench.report.results import Results
 from rls_bench.report.sections import sections
 
 # An image sees the page's colour scheme, so its ink can follow it.
@@ -47,6 +48,6 @@ def _data_uri(draw: Callable[[], Figure]) -> str:
     buffer = io.StringIO()
     save = partial(draw().savefig, buffer, format="svg", dpi=144)
     save(metadata={"Date": None, "Creator": None})
-    drawn = buffer.getvalue().replace(figures.INK, "var(--ink)")
+    drawn = buffer.getvalue().replace(INK, "var(--ink)")
     head, mark, rest = drawn.partition("<defs>")
     return "data:image/svg+xml;base64," + base64.b64encode(f"{head}{_INKS}{mark}{rest}".encode()).decode()

@@ -24,6 +24,8 @@ _KNOWN = (
     "sdpa-cudnn",
 )
 FLOOR = "unsteered"
+# Stands for the colour of text until the page says which that is.
+INK = "#24292f"
 
 
 @dataclass(frozen=True)

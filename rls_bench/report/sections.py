@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rls_bench.report import figures
-from rls_bench.report.frame import Results
+from rls_bench.report.bars import has_one_length
 from rls_bench.report.palette import FLOOR
+from rls_bench.report.results import Results
 from rls_bench.report.tables import Column, Table, table
 from rls_bench.report.verdict import decided, lead, verdicts
 
@@ -69,7 +70,7 @@ _TIMES = [
 
 
 def _latency(results: Results, timed: pd.DataFrame) -> Section:
-    title = "Latency against sequence length"
+    title = "Latency" if has_one_length(timed) else "Latency against sequence length"
     if timed.empty:
         return Section("latency", title, "No latency was measured.")
     frame = results.latest

@@ -7,7 +7,7 @@ from collections import Counter
 import pandas as pd
 
 from rls_bench.choose import Decision, choose, gather
-from rls_bench.report.frame import Results
+from rls_bench.report.results import Results
 from rls_bench.report.tables import Column, Table, table
 
 Decided = dict[str, list[Decision]]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
+from rls_bench import escape
 from rls_bench.errors import RlsBenchError
 from rls_bench.report import figures
-from rls_bench.report.frame import Results
+from rls_bench.report.results import Results
 from rls_bench.report.sections import sections
 from rls_bench.report.tables import Table
 
@@ -31,8 +32,10 @@ def write_pngs(results: Results, folder: Path) -> list[Path]:
 
 
 def write_csv(results: Results, path: Path | TextIO) -> None:
-    """Every row of the frame; times in nanoseconds."""
-    results.frame.to_csv(path, index=False)
+    """Every row of the frame; times in nanoseconds. No spreadsheet takes a cell for a formula."""
+    words = results.frame.select_dtypes(exclude="number").columns
+    frame = results.frame.assign(**{name: results.frame[name].map(_cell) for name in words})
+    frame.to_csv(path, index=False)
 
 
 def write_parquet(results: Results, path: Path) -> None:
@@ -48,7 +51,7 @@ def markdown(results: Results) -> str:
     lines = ["# rls_bench report", ""]
     for part in sections(results):
         lines += [f"## {part.title}", ""]
-        lines += [_escape(part.lead), ""] if part.lead else []
+        lines += [escape.markdown(part.lead), ""] if part.lead else []
         for table in part.tables:
             lines += [*_table(table), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -57,7 +60,7 @@ def markdown(results: Results) -> str:
 def _table(table: Table) -> list[str]:
     shown = table.rows[:MOST_MARKDOWN_ROWS]
     marks = ["---:" if numeric else "---" for numeric in table.numeric]
-    lines = [_row(table.headings), _row(marks), *(_row([_escape(word) for word in row]) for row in shown)]
+    lines = [_row(table.headings), _row(marks), *(_row([escape.markdown(word) for word in row]) for row in shown)]
     hidden = len(table.rows) + table.left_out - len(shown)
     return [*lines, "", f"and {hidden:,} more rows: `--format csv` has them all"] if hidden else lines
 
@@ -66,9 +69,5 @@ def _row(words: list[str]) -> str:
     return "| " + " | ".join(words) + " |"
 
 
-def _escape(value: str) -> str:
-    """Text that Markdown shows as it is, inside one table cell."""
-    one_line = " ".join(value.split())
-    for sign in "\\`*_[]|":
-        one_line = one_line.replace(sign, "\\" + sign)
-    return one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _cell(value: object) -> object:
+    return escape.csv_cell(value) if isinstance(value, str) else value

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from statistics import median
 
 from rls_bench.errors import BackendUnavailable
-from rls_bench.machine import Machine
-from rls_bench.record import Record
+from rls_bench.machines.machine import Machine
+from rls_bench.records.record import Record
+from rls_bench.records.statistics import noise_floor
 from rls_bench.runner import journal
 from rls_bench.runner.cell import Cell, stopped
 from rls_bench.runner.plan import Plan
-from rls_bench.statistics import noise_floor
 
 # Marks the second label of the backend that runs twice.
 TWIN = "#2"

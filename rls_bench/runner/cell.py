@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rls_bench.problem import Problem
-from rls_bench.record import Question, Status
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Question, Status
+from rls_bench.records.statistics import Interval, median_interval
 from rls_bench.runner import journal
-from rls_bench.statistics import Interval, median_interval
 
 # What every cell gets in every launch, whatever the budget says; one that an earlier launch raced out gets fewer.
 LEAST_SAMPLES = 3
@@ -61,8 +61,8 @@ class Cell:
 
     @property
     def main(self) -> Question:
-        """The question that races and compares: the first."""
-        return self.questions[0]
+        """The question that is compared by: the first that the cell can answer."""
+        return self.answered()[0]
 
     def launches(self, question: Question) -> list[list[float]]:
         """The samples of each launch that has any, in order."""
@@ -118,9 +118,13 @@ class Cell:
 def race(cells: Iterable[Cell], launch: int) -> list[Cell]:
     """Mark the cells of one problem whose interval lies wholly above 1.5 × the best's; returns those newly marked.
 
-    The intervals are of this launch alone: half as much again is far more than launches differ by.
+    They race by the first question that all of them can answer. The intervals are of this launch alone: half as much
+    again is far more than launches differ by.
     """
-    samples = {cell: cell.samples.get(cell.main, {}).get(launch, []) for cell in cells if cell.is_open}
+    racing = [cell for cell in cells if cell.is_open]
+    questions = [question for cell in racing[:1] for question in cell.questions]
+    shared = [question for question in questions if all(question in cell.samples for cell in racing)]
+    samples = {cell: cell.samples[question].get(launch, []) for question in shared[:1] for cell in racing}
     intervals = {cell: median_interval([taken]) for cell, taken in samples.items() if len(taken) >= LEAST_SAMPLES}
     if not intervals:
         return []

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
 
-from rls_bench.record import Question
+from rls_bench.records.record import Question
 from rls_bench.runner import messages, nursery, process
 from rls_bench.runner.nursery import Nursery
 from rls_bench.runner.process import Worker, WorkerLost
@@ -50,7 +50,10 @@ class Crew:
         self._workers[label] = Worker(backend, self._shared.fileno(), self._nursery)
 
     def introduce(self, request: messages.Introduce) -> dict[str, messages.Introduction | WorkerLost]:
-        """Ask all that haven't been asked yet, side by side."""
+        """Ask all that haven't been asked yet, side by side; they may take as long as compiling may.
+
+        All of them import torch first, which from a cold disk takes a minute and more.
+        """
         new = [label for label in self._workers if label not in self.measurable]
         answers: dict[str, messages.Introduction | WorkerLost] = {}
         for label in new:
@@ -62,7 +65,7 @@ class Crew:
             if label in answers:
                 continue
             try:
-                reply = self._workers[label].reply(self._timeout_seconds)
+                reply = self._workers[label].reply(max(self._timeout_seconds, self._compile_timeout_seconds))
             except WorkerLost as lost:
                 answers[label] = lost
                 continue

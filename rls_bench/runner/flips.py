@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rls_bench.record import Question, Record
-from rls_bench.statistics import median_interval, ratio_interval
+from rls_bench.records.record import Question, Record
+from rls_bench.records.statistics import median_interval, ratio_interval
 
 
 def flips(records: Iterable[Record]) -> list[str]:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rls_bench.inputs import Inputs
-from rls_bench.record import Status
+from rls_bench.problems.inputs import Inputs
+from rls_bench.records.record import Status
 
 # How far two results of the same call may lie apart, relative; stale or missing work is off by about 1.
 _SAME = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}

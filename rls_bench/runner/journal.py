@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from rls_bench.errors import RecordError
-from rls_bench.machine import Machine
-from rls_bench.record import Agreement, Question, Status
+from rls_bench.machines.machine import Machine
+from rls_bench.records.record import Agreement, Question, Status
 from rls_bench.runner.plan import Plan
 
 VERSION = 1

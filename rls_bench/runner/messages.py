@@ -12,9 +12,9 @@ import time
 
 import msgspec
 
-from rls_bench.machine import Machine
-from rls_bench.problem import Problem
-from rls_bench.record import Agreement, Question, Status
+from rls_bench.machines.machine import Machine
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Agreement, Question, Status
 
 
 class Verdict(msgspec.Struct):

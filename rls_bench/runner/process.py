@@ -10,7 +10,7 @@ import tempfile
 import time
 from contextlib import ExitStack, suppress
 
-from rls_bench.record import Status
+from rls_bench.records.record import Status
 from rls_bench.runner import messages
 from rls_bench.runner.messages import Channel, Closed
 from rls_bench.runner.nursery import Forked, Nursery
@@ -21,6 +21,8 @@ _OPENMP = {"GOMP_SPINCOUNT": "30000"}
 # How often a waiting coordinator looks whether the worker still lives; a pipe held open by a stray child hides that.
 _LOOK_SECONDS = 0.25
 _ERRORS_TAIL_BYTES = 2000
+# What torch writes below a CUDA error, whatever the error was.
+_ADVICE = ("Search for `", "CUDA kernel errors might be", "For debugging consider", "Compile with `TORCH_USE_CUDA_DSA`")
 # How long a worker whose pipe has closed may take to die.
 _GRACE_SECONDS = 2.0
 
@@ -161,5 +163,6 @@ class Worker:
     def _last_words(self) -> str:
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - _ERRORS_TAIL_BYTES))
-        lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
-        return f": {lines[-1][:200]}" if lines else ""
+        lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines()]
+        telling = [line for line in lines if line and not line.startswith(_ADVICE)]
+        return f": {telling[-1][:200]}" if telling else ""

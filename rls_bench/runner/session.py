@@ -14,10 +14,10 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from rls_bench import record
 from rls_bench.backends import registry
 from rls_bench.errors import RecordError
-from rls_bench.record import Question, Status
+from rls_bench.records import record
+from rls_bench.records.record import Question, Status
 from rls_bench.runner import journal, messages, provenance
 from rls_bench.runner.board import TWIN, Board, backend_of
 from rls_bench.runner.cell import Cell, race
@@ -97,8 +97,6 @@ class Session:
     def run(self) -> Summary:
         """Measure until every cell has what it wants or the budget ends, then write the records."""
         interrupted = False
-        if any(problem.device == "cuda" for problem in self._plan.problems):
-            self._watch = ClockWatch()
         before = steadiness.read([os.getpid()])
         try:
             self._measure()
@@ -109,6 +107,7 @@ class Session:
             raise
         finally:
             if self._watch is not None:
+                self._warnings += [complaint] if (complaint := self._watch.complaint()) else []
                 self._watch.stop()
         # The workers' time is this process's own, once they are reaped.
         self._warnings += steadiness.complaints(before, steadiness.read([os.getpid()]), steadiness.clock_share())
@@ -150,6 +149,8 @@ class Session:
                 continue
             if self._board.machine is None:
                 self._note(journal.Met(answer.machine))
+            if self._watch is None and any(problem.device == "cuda" for problem in self._plan.problems):
+                self._watch = ClockWatch(answer.machine.gpu_uuid or "")
             for cell in cells:
                 if not answer.available.yes:
                     self._end(cell, "unavailable", answer.available.reason)
@@ -171,9 +172,11 @@ class Session:
         """Have each worker check its cell: what a call took in nanoseconds, by label, where it is to be timed.
 
         Compilers and interpreters work beside the others, for nothing is timed meanwhile. They begin once one of the
-        others has left the inputs and the oracle's answer for all, which nobody writes to afterwards.
+        others has left the inputs and the oracle's answer for all, which nobody writes to afterwards. Where others
+        measure as they prepare, by probes or, on a GPU, by tuning, they work alone.
         """
-        slow = [cell for cell in cells if cell.label in crew.slow]
+        beside = not self._plan.probes and all(cell.problem.device == "cpu" for cell in cells)
+        slow = [cell for cell in cells if beside and cell.label in crew.slow]
         call_ns: dict[str, int] = {}
         waiting: list[tuple[Cell, messages.Prepare]] = []
         for cell in [cell for cell in cells if cell not in slow]:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from rls_bench import agreement
-from rls_bench.draw import draw
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.draw import draw
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 
 class SharedInputs:

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,14 +15,15 @@ from rls_bench.timing import clock
 
 import torch  # isort: skip
 
-from rls_bench import agreement, host
+from rls_bench import agreement
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend, Support
 from rls_bench.errors import BackendError
-from rls_bench.inputs import Inputs
+from rls_bench.machines import host
 from rls_bench.probes.registry import observe
-from rls_bench.problem import Problem
-from rls_bench.record import Question, Status
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Question, Status
 from rls_bench.runner import honesty, messages
 from rls_bench.runner.honesty import Finding
 from rls_bench.runner.kernels import kernels_of
@@ -136,9 +138,9 @@ class Workbench:
         # Compilers may keep processes of their own; what a later call adds to them is the call's.
         self._children = honesty.children()
         repeated, finding = honesty.late_or_aliased(inputs, answer.result, lambda: self._called(call))
-        reply.call_ns = self._last_ns
         # What compiled only as it was first called shows as what that call took beyond the second.
-        reply.compile_seconds = (reply.compile_seconds or 0.0) + max(0, first_ns - reply.call_ns) / 1e9
+        reply.compile_seconds = (reply.compile_seconds or 0.0) + max(0, first_ns - self._last_ns) / 1e9
+        reply.call_ns = self._whole_call_ns(call, inputs.problem)
         if finding is None:
             reply.oracle_seconds, truth = self._truth(inputs, backend)
             reply.agreement = agreement.verdict(judged, answer, repeated, truth)
@@ -155,9 +157,9 @@ class Workbench:
         reply: messages.Prepared,
     ) -> tuple[torch.Tensor, Finding | None]:
         """Another process must give the result that agreed in the first one."""
-        del backend, inputs
+        del backend
         output = honesty.output_of(self._called(call)).clone()
-        reply.call_ns = self._last_ns
+        reply.call_ns = self._whole_call_ns(call, inputs.problem)
         self._children = honesty.children()
         if honesty.matches(output, request.fingerprint):
             return output, None
@@ -175,6 +177,16 @@ class Workbench:
         self._last_ns = clock.now_ns() - start
         self._calls_ns += self._last_ns
         return result
+
+    def _whole_call_ns(self, call: Callable[[], Any], problem: Problem) -> int:
+        """What the last call took; on CUDA, where that was to queue it, what another takes to its end."""
+        if problem.device == "cuda":
+            torch.cuda.synchronize()
+            start = clock.now_ns()
+            self._called(call)
+            torch.cuda.synchronize()
+            return clock.now_ns() - start
+        return self._last_ns
 
     def _observe(self, call: Callable[[], Any], request: messages.Prepare, reply: messages.Prepared) -> None:
         memory = observe("memory", call, self._name, request.problem)
@@ -292,7 +304,9 @@ class Workbench:
         self._bench = None
         gc.collect()
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            # After a fault on the device nothing there works any more; the reply tells of the fault itself.
+            with suppress(RuntimeError):
+                torch.cuda.empty_cache()
 
 
 def _stopwatch(question: Question, problem: Problem) -> stopwatch.Stopwatch:

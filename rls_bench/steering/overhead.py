@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy import stats
 
-from rls_bench.attention import bind
 from rls_bench.backends import registry
 from rls_bench.errors import BackendUnavailable, BackendUnsupported
+from rls_bench.problems.binding import bind
 
 _WARM_UPS = 3
 

@@ -11,7 +11,7 @@ import seaborn as sns
 from jinja2 import Template
 from matplotlib.figure import Figure
 
-from rls_bench.machine import Machine
+from rls_bench.machines.machine import Machine
 from rls_bench.steering.overhead import Overhead
 from rls_bench.steering.sweep import PUBLISHED, PUBLISHED_STRENGTHS, Example, Settings, Sweep
 

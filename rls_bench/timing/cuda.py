@@ -7,9 +7,12 @@ No GPU has run them yet.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from rls_bench.timing import clock
+from rls_bench.timing.ahead import Ahead
 from rls_bench.timing.stopwatch import Call, Timed
 
 
@@ -19,19 +22,12 @@ class WarmL2:
     least_ns = 2_000_000
     primes = False
 
-    def __init__(self, cuda: Any) -> None:
-        self._cuda = cuda
+    def __init__(self, cuda: Any, now_ns: clock.Clock = clock.now_ns) -> None:
+        self._bursts = _Bursts(cuda, now_ns)
 
     def time(self, calls: Sequence[Call], first: int, loops: int) -> Timed:
-        call, result = calls[first % len(calls)], None
-        call()
-        start, stop = _events(self._cuda)
-        start.record()
-        for _ in range(loops):
-            result = call()
-        stop.record()
-        elapsed_ns = _between(start, stop)
-        return Timed(elapsed_ns, elapsed_ns, result)
+        call = calls[first % len(calls)]
+        return self._bursts.time(call, call, loops)
 
 
 class ColdL2:
@@ -40,60 +36,64 @@ class ColdL2:
     least_ns = 0
     primes = False
 
-    def __init__(self, cuda: Any, flush: Callable[[], object]) -> None:
-        self._cuda = cuda
+    def __init__(self, cuda: Any, flush: Callable[[], object], now_ns: clock.Clock = clock.now_ns) -> None:
+        self._ahead = Ahead(cuda, now_ns)
         self._flush = flush
 
     def time(self, calls: Sequence[Call], first: int, loops: int) -> Timed:
-        pairs, result = [], None
+        elapsed_ns, result = 0, None
         for turn in range(first, first + loops):
-            start, stop = _events(self._cuda)
-            self._flush()
-            start.record()
-            result = calls[turn % len(calls)]()
-            stop.record()
-            pairs.append((start, stop))
-        elapsed_ns = sum(_between(start, stop) for start, stop in pairs)
+            timed = self._ahead.time(calls[turn % len(calls)], before=self._flush)
+            elapsed_ns, result = elapsed_ns + timed.elapsed_ns, timed.result
         return Timed(elapsed_ns, elapsed_ns, result)
 
 
 class Graph:
     """Device time of replaying one captured call: what is left without launch overhead, with L2 warm.
 
-    Raises whatever torch raises where a call cannot be captured.
+    Raises whatever torch raises where a call cannot be captured, and leaves torch as it was before.
     """
 
     least_ns = 2_000_000
     primes = False
 
-    def __init__(self, cuda: Any) -> None:
+    def __init__(self, cuda: Any, now_ns: clock.Clock = clock.now_ns) -> None:
         self._cuda = cuda
+        self._bursts = _Bursts(cuda, now_ns)
         self._captured: dict[int, tuple[Any, Any]] = {}
 
     def time(self, calls: Sequence[Call], first: int, loops: int) -> Timed:
         index = first % len(calls)
         graph, result = self._captured.get(index) or self._capture(index, calls[index])
-        graph.replay()
-        start, stop = _events(self._cuda)
-        start.record()
-        for _ in range(loops):
-            graph.replay()
-        stop.record()
-        elapsed_ns = _between(start, stop)
-        return Timed(elapsed_ns, elapsed_ns, result)
+        timed = self._bursts.time(graph.replay, graph.replay, loops)
+        return Timed(timed.elapsed_ns, timed.calls_ns, result)
 
     def _capture(self, index: int, call: Call) -> tuple[Any, Any]:
+        cuda = self._cuda
+        current = cuda.current_stream()
         # Capture wants the call to have run on a side stream before (torch.cuda.graph's own advice).
-        side = self._cuda.Stream()
-        side.wait_stream(self._cuda.current_stream())
-        with self._cuda.stream(side):
+        side = cuda.Stream()
+        side.wait_stream(current)
+        with cuda.stream(side):
             call()
-        self._cuda.current_stream().wait_stream(side)
-        graph = self._cuda.CUDAGraph()
-        with self._cuda.graph(graph):
-            result = call()
+        current.wait_stream(side)
+        graph, pool = cuda.CUDAGraph(), cuda.graph_pool_handle()
+        try:
+            with cuda.graph(graph, pool=pool):
+                result = call()
+        except BaseException as error:
+            self._undo_capture(current, pool)
+            # Ending a capture that failed raises anew, and the later error says less.
+            raise error.__context__ or error from None
         self._captured[index] = graph, result
         return graph, result
+
+    def _undo_capture(self, stream: Any, pool: Any) -> None:
+        """What torch.cuda.graph leaves undone where its end raises: the stream, and where memory comes from."""
+        self._cuda.set_stream(stream)
+        # Otherwise the allocator goes on serving the dead capture. It refuses where the capture did end.
+        with suppress(RuntimeError):
+            self._cuda.memory._cuda_endAllocateToPool(self._cuda.current_device(), pool)
 
 
 class Host:
@@ -117,11 +117,28 @@ class Host:
         return Timed(elapsed_ns, elapsed_ns, result)
 
 
-def _events(cuda: Any) -> tuple[Any, Any]:
-    return cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+class _Bursts:
+    """Calls back to back, in bursts that the device's queue holds: past some thousand launches the host must wait."""
+
+    def __init__(self, cuda: Any, now_ns: clock.Clock) -> None:
+        self._ahead = Ahead(cuda, now_ns)
+        self._most = 1 << 20
+
+    def time(self, call: Call, warm: Call, loops: int) -> Timed:
+        """Device time of ``loops`` calls, each burst after an untimed ``warm``."""
+        elapsed_ns, left, result = 0, loops, None
+        while left:
+            count = min(left, self._most)
+            timed = self._ahead.time(partial(_repeat, call, count), before=warm)
+            if not timed.was_ahead and count > 1:
+                self._most = count // 2
+                continue
+            elapsed_ns, left, result = elapsed_ns + timed.elapsed_ns, left - count, timed.result
+        return Timed(elapsed_ns, elapsed_ns, result)
 
 
-def _between(start: Any, stop: Any) -> int:
-    """Nanoseconds between two events, once the second has happened."""
-    stop.synchronize()
-    return round(start.elapsed_time(stop) * 1e6)
+def _repeat(call: Call, count: int) -> Any:
+    result = None
+    for _ in range(count):
+        result = call()
+    return result

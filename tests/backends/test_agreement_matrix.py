@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from drawn_problems import drawn_inputs
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from problems import drawn_inputs
 
 from rls_bench import agreement
 from rls_bench.backends import registry
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 NATIVE = ("eager", "sdpa-math", "sdpa-cpu", "keyfold", "valuefold", "unsteered")
 EXPLAINED = (Phase.explicit, Phase.generate, Phase.shrink)

@@ -9,7 +9,7 @@ from drawn_records import AGREED, CPU, GPU, problem, record
 
 from rls_bench.choose import Limits, choose, gather
 from rls_bench.choose.decision import Decision
-from rls_bench.record import Record
+from rls_bench.records.record import Record
 
 
 def steady(backend: str, milliseconds: float, length: int = 1024, *, launches: int = 3, **fields: object) -> Record:

@@ -10,8 +10,8 @@ import pytest
 from drawn_records import launches, problem, record
 
 from rls_bench.choose import choose, gather
-from rls_bench.problem import Problem
-from rls_bench.record import Record
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Record
 from rls_bench.runner import Plan, run
 
 BACKENDS = ("cpu", "flex", "keyfold", "sdpa-cpu", "eager")

@@ -8,10 +8,10 @@ import pytest
 from drawn_records import CPU, GPU, launches, problem, record, write
 from typer.testing import CliRunner, Result
 
-from rls_bench import policy_file
 from rls_bench.cli.app import app
 from rls_bench.errors import PolicyError, RecordError
-from rls_bench.record import Record
+from rls_bench.policy import file as policy_file
+from rls_bench.records.record import Record
 
 
 def records(**fields: object) -> list[Record]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from rls_bench.cli.app import app
 from rls_bench.errors import RecordError
-from rls_bench.record import Record
+from rls_bench.records.record import Record
 
 
 def call(tmp_path: Path, new: list[Record], *options: str) -> Result:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rls_bench import record
 from rls_bench.cli.app import app
+from rls_bench.records import record
 
 
 def rls_bench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

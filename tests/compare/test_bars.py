@@ -14,7 +14,7 @@ from drawn_records import launches, problem, record, run, write
 
 from rls_bench.compare import compare, load
 from rls_bench.compare.ratios import ratios
-from rls_bench.record import Question
+from rls_bench.records.record import Question
 
 RUNS = 100
 CELLS = 40

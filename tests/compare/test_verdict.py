@@ -10,7 +10,7 @@ from drawn_records import CPU, GPU, problem, record, run, write
 
 from rls_bench.compare import Comparison, compare, load
 from rls_bench.errors import RecordError
-from rls_bench.record import Record
+from rls_bench.records.record import Record
 
 
 def judge(tmp_path: Path, base: list[Record], new: list[Record], **options: object) -> Comparison:

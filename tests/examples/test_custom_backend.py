@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rls_bench import conformance
+from rls_bench.agreement import conformance
 from rls_bench.backends import registry
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_backend"

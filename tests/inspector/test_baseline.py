@@ -7,7 +7,7 @@ from rls_bench.errors import InspectionError
 from rls_bench.inspector import baseline
 from rls_bench.inspector.bars import judge
 from rls_bench.inspector.baseline import Listing, Tolerance, regressions, unknown_to
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 _PROBLEM = Problem(1, 1, 1, 64, 64, 64, 64)
 

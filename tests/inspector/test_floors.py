@@ -6,7 +6,7 @@ from inspector.found import STEERED, UNSTEERED, hot_loop, inspection
 
 from rls_bench.inspector.floors import floor, predictions, tile_scores
 from rls_bench.inspector.gpus import gpus
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 PROBLEM = Problem(1, 32, 8, 4096, 4096, 64, 64, dtype="bfloat16")
 A100 = gpus()["a100-sxm-80gb"]

@@ -7,7 +7,7 @@ from inspector.found import inspection
 from rls_bench.inspector.inspection import Variant
 from rls_bench.inspector.l2 import Tiling, _Cache, launch_order, replay
 from rls_bench.inspector.l2_sweep import LENGTHS, sweep
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 PROBLEM = Problem(1, 8, 2, 2048, 2048, 128, 128, dtype="bfloat16", is_causal=True)
 TILING = Tiling(block_m=128, block_n=64, resident=16)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rls_bench.probes import memory
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 # query, key and value of 512 KiB each; scores of 8 MiB.
 PROBLEM = Problem(1, 2, 2, 1024, 1024, 64, 64)

@@ -9,7 +9,7 @@ import torch
 
 from rls_bench.errors import ProbeUnavailable
 from rls_bench.probes import model
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 # 1 GiB of keys and values in all: no cache holds them.
 LONG = Problem(1, 8, 8, 32768, 32768, 128, 128, dtype="bfloat16", device="cuda")

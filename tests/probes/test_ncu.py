@@ -15,7 +15,7 @@ import pytest
 
 from rls_bench.errors import ProbeUnavailable, ProfileError
 from rls_bench.probes import ncu, ncu_metrics, nvml, one_call
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 PROBLEM = Problem(1, 2, 1, 7, 9, 16, 16, device="cuda", inputs="random")
 
@@ -24,7 +24,8 @@ FAKE_NCU = """#!{python}
 import json, os, sys
 log = next(word.split("=", 1)[1] for word in sys.argv if word.startswith("--log-file="))
 with open({notes!r}, "w") as notes:
-    json.dump({{"arguments": sys.argv[1:], "home": os.environ["HOME"], "cache": os.environ["TRITON_CACHE_DIR"]}}, notes)
+    json.dump({{"arguments": sys.argv[1:], "home": os.environ["HOME"], "triton": os.environ["TRITON_CACHE_DIR"],
+               "cache": os.environ["XDG_CACHE_HOME"]}}, notes)
 what = os.environ.get("FAKE_NCU", "table")
 if what == "table":
     open(log, "w").write(
@@ -49,7 +50,7 @@ class FakeGpu:
 
 PROFILE = f"""
 from rls_bench.probes import registry
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 answer = registry.observe("ncu", None, "eager", {PROBLEM!r})
 """
 
@@ -77,10 +78,11 @@ def test_a_call_is_profiled_from_command_line_to_figures(fake_ncu: Path, with_nv
     asked = next(word for word in arguments if word.startswith("--metrics=")).split("=", 1)[1].split(",")
     assert asked == ncu_metrics.wanted((12, 0))
     assert arguments[-5:] == one_call.command("eager", PROBLEM)
-    # ncu litters its HOME; the compiled kernels stay where they were.
+    # ncu litters its HOME; the compiled kernels and the tuned choices stay where they were.
     assert notes["home"] != os.path.expanduser("~")
     assert not Path(notes["home"]).exists()
-    assert notes["cache"].startswith(os.path.expanduser("~"))
+    assert notes["triton"] == os.environ.get("TRITON_CACHE_DIR", os.path.expanduser("~/.triton/cache"))
+    assert notes["cache"] == os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
 
 
 @pytest.mark.parametrize(
@@ -119,3 +121,12 @@ def test_without_ncu_there_is_one_line_and_another_way(monkeypatch: pytest.Monke
 def test_a_call_on_the_cpu_is_refused() -> None:
     with pytest.raises(ProbeUnavailable, match="wanted a problem whose device is cuda, got 'cpu'"):
         ncu.PROBE.measure(lambda: None, "eager", Problem(1, 1, 1, 1, 1, 16, 16))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "cp1252"])
+def test_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.csv"
+    page.write_bytes('"ID","Kernel Name"\n"0","Prüfung"\n'.encode(encoding))
+    told = {"cp1252": "windows-1252 \\(byte 0xfc in line 2\\)"}.get(encoding, encoding[:6].upper())
+    with pytest.raises(ProfileError, match=rf"page\.csv: written in .*{told}.*wanted UTF-8"):
+        ncu.read(page)

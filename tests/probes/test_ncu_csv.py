@@ -72,9 +72,10 @@ def test_rows_cut_short_and_rows_of_rules() -> None:
         ("(!) n/a", None),
         ("", None),
         ("nan", None),
+        ("1e999", None),
         ("inf", None),
         ("PolicySpread", None),
-        ("12,34", None),
+        ("12.34.5", None),
     ],
 )
 def test_numbers_as_ncu_writes_them(written: str, value: float | None) -> None:
@@ -155,3 +156,82 @@ def test_a_run_that_failed_is_told_with_the_mend(output: str, told: str) -> None
         ncu_csv.read(output)
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+RATE = '"S","lts__t_sector_hit_rate.pct","%"'
+DURATION = '"S","gpu__time_duration.sum","ns"'
+
+
+@pytest.mark.parametrize(("thousands", "rate"), [(",", "63.51"), (".", "63,51"), ("\u202f", "63,51"), ("’", "63.51")])
+def test_a_locale_is_told_from_the_whole_page(thousands: str, rate: str) -> None:
+    page = DETAILS + details(f'{DURATION},"215{thousands}744"', f'{RATE},"{rate}"')
+    figures = measures(ncu_csv.read(page))
+    assert (figures["duration_ns"], figures["l2_hit_rate_percent"]) == (215744, 63.51)
+
+
+def test_the_raw_page_of_another_locale_and_a_version_with_a_point() -> None:
+    header = COLUMNS + ',"gpu__time_duration.sum","lts__t_sector_hit_rate.pct"\n'
+    units = '"","","","","","","","","","","","ns","%"\n'
+    (kernel,) = ncu_csv.read(header + units + LAUNCH.format(id=0) + ',"215.744","63,51"\n')
+    assert kernel.compute_capability == "9.0"
+    assert measures([kernel])["duration_ns"] == 215744
+
+
+def test_numbers_of_no_one_locale_are_refused_by_name() -> None:
+    page = DETAILS + details(f'{DURATION},"215.744"', f'{RATE},"63,51"', '"S","sm__x.avg","","1.25"')
+    with pytest.raises(ProfileError, match=r"'1\.25' has a decimal point and '215\.744' a decimal comma.*LC_ALL=C"):
+        ncu_csv.read(page)
+
+
+def test_a_known_point_needs_no_second_number() -> None:
+    page = DETAILS + details('"S","sm__cycles.avg.per_second","Mhz","1.410"')
+    with pytest.raises(ProfileError, match="no other number tells"):
+        ncu_csv.read(page)
+    assert ncu_csv.read(page, point=".")[0].metrics["sm__cycles.avg.per_second"].value == 1.41
+
+
+def test_names_longer_than_any_reader_of_csv_takes() -> None:
+    name = "attend<" + "long, " * 50_000 + "64>"
+    page = DETAILS + details(f'{DURATION},"5"').replace("attend<64>(float *, int)", name)
+    assert the_kernel(page).name == name
+
+
+@pytest.mark.parametrize(
+    "words", ["step 3 loss=0.5", 'he said "no" and\n', "step 3\n", '"quoted", words\n', "0,1,2,3\n", "==PROF== 50%\n"]
+)
+def test_words_of_the_program_between_rows(words: str) -> None:
+    first, second = details(f'{DURATION},"5"'), details(f'{RATE},"50"')
+    kernel = the_kernel(DETAILS + first + words + second + words)
+    assert {name: metric.value for name, metric in kernel.metrics.items()} == {
+        "gpu__time_duration.sum": 5,
+        "lts__t_sector_hit_rate.pct": 50,
+    }
+
+
+def test_a_row_torn_by_the_programs_words_is_left_out_and_no_other() -> None:
+    rows = [details(f'{DURATION},"5"', launch=launch) for launch in (0, 1)]
+    torn = rows[0][:40] + "\nstep 3\n"
+    assert [kernel.metrics["gpu__time_duration.sum"].value for kernel in ncu_csv.read(DETAILS + torn + rows[1])] == [5]
+
+
+def test_a_header_that_appears_again_begins_a_page_of_its_own() -> None:
+    page = DETAILS + details(f'{DURATION},"5"')
+    other = page.replace('"Metric Unit","Metric Value"', '"Metric Value","Metric Unit"').replace('"ns","5"', '"7","ns"')
+    found = ncu_csv.read(page + "==PROF== again\n\ufeff" + other)
+    assert [kernel.metrics["gpu__time_duration.sum"].value for kernel in found] == [5, 7]
+
+
+def test_cells_without_quotes() -> None:
+    page = "ID,Kernel Name,CC,Metric Name,Metric Unit,Metric Value\n"
+    kernel = the_kernel(page + "0,attend<64, 2>(float *, int),9.0,gpu__time_duration.sum,ns,215744\n")
+    assert (kernel.name, kernel.metrics) == (
+        "attend<64, 2>(float *, int)",
+        {"gpu__time_duration.sum": Metric(215744, "ns")},
+    )
+    with pytest.raises(ProfileError, match="7 cells under 6 headings"):
+        ncu_csv.read(page + "0,attend(int,9.0,gpu__time_duration.sum,ns,215,744\n")
+
+
+def test_what_is_not_finite_is_no_figure() -> None:
+    page = DETAILS + details('"S","gpu__time_duration.sum","s","1e300"', f'{RATE},"nan"')
+    assert {measures(ncu_csv.read(page))[name] for name in ("duration_ns", "l2_hit_rate_percent")} == {None}

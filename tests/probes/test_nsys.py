@@ -11,7 +11,7 @@ import pytest
 from rls_bench.errors import ProfileError
 from rls_bench.probes import nsys
 from rls_bench.probes.timeline import Span
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 KERNELS = (
     "Generating SQLite file call.sqlite from call.nsys-rep\n"

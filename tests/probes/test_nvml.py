@@ -14,14 +14,14 @@ import pytest
 from rls_bench.backends.interface import YES, no
 from rls_bench.errors import ProbeUnavailable
 from rls_bench.probes import nvml, registry
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 CPU_PROBLEM = Problem(1, 1, 1, 1, 1, 16, 16, device="cpu")
 WATCH = """
 import time
-from rls_bench import driver
+from rls_bench.machines import nvidia
 from rls_bench.probes import nvml
-with driver.gpu("5b1bf1a5-0000-4000-8000-00000000c0de") as gpu:
+with nvidia.gpu("5b1bf1a5-0000-4000-8000-00000000c0de") as gpu:
     answer = nvml.watch(gpu, lambda: time.sleep(0.005), lambda: None{seconds})
 """
 # Long enough for a few batches; the energy test alone takes the full second.
@@ -113,7 +113,7 @@ def test_without_the_library_there_is_one_line(tmp_path: Path) -> None:
 
 
 def test_throttling_is_told_from_idling(with_nvml: Callable[..., Any]) -> None:
-    code = "from rls_bench import driver\nwith driver.gpu() as gpu:\n    answer = gpu.is_throttled()"
+    code = "from rls_bench.machines import nvidia\nwith nvidia.gpu() as gpu:\n    answer = gpu.is_throttled()"
     assert with_nvml(code, reasons="0x101") is False
     assert with_nvml(code, reasons="0x9") is True
     assert (

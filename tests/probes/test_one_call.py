@@ -9,10 +9,10 @@ import msgspec
 import pytest
 import torch
 
-from rls_bench import draw
 from rls_bench.backends import registry
 from rls_bench.probes import one_call
-from rls_bench.problem import Problem
+from rls_bench.problems import draw
+from rls_bench.problems.problem import Problem
 
 
 def test_the_call_is_made_in_a_process_of_its_own() -> None:

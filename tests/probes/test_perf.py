@@ -13,7 +13,7 @@ import pytest
 from rls_bench.backends.interface import YES
 from rls_bench.errors import ProbeUnavailable
 from rls_bench.probes import perf
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 
 CPU_PROBLEM = Problem(1, 1, 1, 1, 1, 16, 16)
 PAGES = 64

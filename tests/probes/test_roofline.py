@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fake_cuda import FakeCuda
 
 from rls_bench.probes import roofline
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
+from rls_bench.timing.ahead import Ahead
 
 # 2.1 GFLOP on 4 MiB: far to the right of any ridge here.
 COMPUTE = Problem(1, 8, 8, 1024, 1024, 64, 64)
@@ -51,3 +53,9 @@ def test_ceilings_are_measured_here_and_once(monkeypatch: pytest.MonkeyPatch) ->
     assert roofline.matrix_product("cpu", "float16") >= roofline.matrix_product("cpu", "float32")
     roofline.copy_bandwidth.cache_clear()
     roofline.matrix_product.cache_clear()
+
+
+def test_what_a_gpus_host_takes_to_launch_is_not_the_calls_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeCuda(launch_ns=60_000)
+    monkeypatch.setattr(roofline, "Ahead", lambda cuda: Ahead(device, device.now_ns))
+    assert roofline._best_ns(device.kernel("a", 1_000), "cuda", 3) == 1_000

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from drawn_records import AGREED, CPU, GPU, launches, problem, record
 
-from rls_bench.machine import Machine
-from rls_bench.record import Record
+from rls_bench.machines.machine import Machine
+from rls_bench.records.record import Record
 
 HOSTILE = '"><script>alert(1)</script> $x$ {{ 7 * 7 }}'
 COSTS = {"unsteered": 0.8, "cpu": 1.0, "flex": 1.3, "sdpa-cpu": 1.5, HOSTILE: 2.0}

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rls_bench import suites
-from rls_bench.problem import Problem
+from rls_bench.problems import suites
+from rls_bench.problems.problem import Problem
+from rls_bench.records.statistics import ratio_interval
 from rls_bench.runner import Plan, run
-from rls_bench.statistics import ratio_interval
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
 REAL = ["sdpa-cpu", "sdpa-math", "unsteered"]

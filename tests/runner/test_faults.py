@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rls_bench.problem import Problem
-from rls_bench.record import Record
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Record
+from rls_bench.records.statistics import ratio_interval
 from rls_bench.runner import Plan, run
-from rls_bench.statistics import ratio_interval
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
 EXPECTED = {

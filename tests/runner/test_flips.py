@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rls_bench import record
-from rls_bench.machine import Machine
-from rls_bench.problem import Problem
+from rls_bench.machines.machine import Machine
+from rls_bench.problems.problem import Problem
+from rls_bench.records import record
 from rls_bench.runner.flips import flips
 
 PROBLEM = Problem(1, 4, 2, 7, 9, 16, 16)

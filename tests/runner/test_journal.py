@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rls_bench.errors import RecordError
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 from rls_bench.runner import journal
 from rls_bench.runner.plan import Plan
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 from rls_bench.runner import messages
 from rls_bench.runner.nursery import Nursery
 from rls_bench.runner.process import Worker, WorkerLost, environment
@@ -52,6 +52,7 @@ def alive(pid: int) -> bool:
         ("CRASH", "crashed", "SIGSEGV"),
         ("KILLED", "out_of_memory", "SIGKILL"),
         ("HARD_EXIT", "crashed", "exited with code 3"),
+        ("DEVICE_FAULT", "crashed", "code 1: .*an illegal memory access was encountered$"),
     ],
 )
 def test_a_death_is_read_off_the_exit_status(name: str, status: str, reason: str, forked: bool) -> None:

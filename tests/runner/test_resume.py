@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from rls_bench import record, runner
+from rls_bench import runner
 from rls_bench.errors import RecordError
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
+from rls_bench.records import record
 from rls_bench.runner import Plan, journal
 
 PROBLEMS = [
@@ -28,7 +29,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from rls_bench import runner
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 from rls_bench.runner import Plan
 out = Path(sys.argv[1])
 plan = runner.unfinished(out)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rls_bench import record
 from rls_bench.errors import UnknownBackend
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
+from rls_bench.records import record
 from rls_bench.runner import Event, Plan, run
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")

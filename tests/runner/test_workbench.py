@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
+import torch
 
-from rls_bench.problem import Problem
+from rls_bench.problems.problem import Problem
 from rls_bench.runner import messages
 from rls_bench.runner.shared import SharedInputs
 from rls_bench.runner.workbench import Workbench
@@ -122,3 +124,25 @@ def test_the_cold_question_empties_the_cache_and_costs_more_than_the_call() -> N
     assert isinstance(reply, messages.Sampled)
     assert reply.status == "ok", reply.reason
     assert reply.ended_ns - reply.began_ns > reply.calls_ns
+
+
+def test_a_fault_on_the_device_keeps_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an illegal access every call of CUDA raises, the release of its memory too."""
+    workbench = bench("RAISES")
+
+    def broken() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", broken)
+    reply = workbench.answer(PREPARE)
+    assert (reply.status, reply.reason) == ("failed", "RuntimeError: no kernel image")  # type: ignore[union-attr]
+    assert isinstance(workbench.answer(messages.Release()), messages.Released)
+
+
+def test_what_a_call_takes_on_cuda_has_the_device_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend that runs twice is the quickest, not the one that is queued the quickest."""
+    workbench, waits = bench("HEALTHY"), iter([0.0, 0.02])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: time.sleep(next(waits)))
+    took_ns = workbench._whole_call_ns(lambda: None, replace(PROBLEM, device="cuda"))
+    assert took_ns >= 20_000_000

@@ -9,8 +9,8 @@ from rls_kernels.cpu.attention import steered_attention
 
 from rls_bench import agreement
 from rls_bench.backends.cpu import BACKEND
-from rls_bench.draw import draw
-from rls_bench.problem import Problem
+from rls_bench.problems.draw import draw
+from rls_bench.problems.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,7 +12,7 @@ from steered_draws import draw
 
 from rls_bench import agreement
 from rls_bench.backends.triton import BACKEND
-from rls_bench.inputs import Inputs
+from rls_bench.problems.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from steered_draws import BIAS_SHAPES, STRENGTH_SHAPES, draw
 
-from rls_bench import agreement, attention
+from rls_bench import agreement
 from rls_bench.backends.triton import BACKEND
-from rls_bench.inputs import Inputs
+from rls_bench.problems import binding
+from rls_bench.problems.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
@@ -59,7 +60,7 @@ def test_grouped_query_heads() -> None:
 
 def test_no_strength_is_plain_attention_bit_for_bit() -> None:
     steered = draw(size=0.0, dtype=torch.bfloat16)
-    plain = attention.bind(steered.query, steered.key, steered.value, torch.zeros(52), 0.0)
+    plain = binding.bind(steered.query, steered.key, steered.value, torch.zeros(52), 0.0)
     assert torch.equal(BACKEND.prepare(steered)(), BACKEND.prepare(plain)())
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
-from rls_bench.inputs import Inputs
-from rls_bench.problem import Problem
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 
 TILE = 256
 

@@ -1,0 +1,1 @@
+"""Which backend does ``auto`` take: the file that ``choose`` writes, and the look-up in it."""

@@ -1,0 +1,1 @@
+"""What was measured, and how sure is it. Needs no torch."""

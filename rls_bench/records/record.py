@@ -1,0 +1,177 @@
+"""What one measurement is, and how it lies in a file: one JSON object a line, append-only, schema versioned."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rls_bench.errors import RecordError
+from rls_bench.machines.machine import Machine
+from rls_bench.problems.problem import Problem
+
+SCHEMA = 1
+
+Status = Literal[
+    "ok",
+    "unavailable",
+    "unsupported",
+    "wrong",
+    "wrong backend",
+    "failed",
+    "crashed",
+    "timeout",
+    "out_of_memory",
+    "throttled",
+]
+# Which question a latency answers: caches warm, caches flushed, replay of a CUDA graph, seen from the host.
+Question = Literal["warm", "cold", "graph", "host"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far one backend's output lies from the float64 oracle; errors are ‖out − oracle‖ / ‖oracle‖.
+
+    ``error`` and ``floor`` are the worst (batch, head) of the backend and of plain eager attention in the same dtype;
+    ``ratio`` is the worst of error / floor over (batch, head) pairs. A figure that is not finite is None.
+    ``passed`` holds only with every check met; ``reason`` names the first that wasn't.
+    """
+
+    error: float | None
+    floor: float | None
+    ratio: float | None
+    passed: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One cell of a run: one backend on one problem.
+
+    ``samples_ns`` maps a question to one list of samples for each process launch, nanoseconds a call. ``label`` tells
+    an A/A twin (``sdpa-cpu#2``) from its backend. ``stopped`` says why sampling ended: the interval was narrow
+    enough, the budget ended, the cell was raced out, or somebody pressed Ctrl-C. Speed exists only beside agreement:
+    a status other than ``ok`` carries no samples.
+    """
+
+    run: str
+    created: str
+    machine: Machine
+    problem: Problem
+    backend: str
+    label: str
+    status: Status
+    reason: str = ""
+    commit: str | None = None
+    dirty: bool = False
+    suite: str = ""
+    agreement: Agreement | None = None
+    samples_ns: dict[Question, list[list[float]]] = field(default_factory=dict)
+    warmup_ns: list[list[float]] = field(default_factory=list)
+    rejected: int = 0
+    stopped: Literal["", "interval", "budget", "raced", "interrupted"] = ""
+    compile_seconds: float | None = None
+    peak_bytes: int | None = None
+    workspace_bytes: int | None = None
+    kernels: list[str] = field(default_factory=list)
+    probes: dict[str, dict[str, float | str | None]] = field(default_factory=dict)
+    # Relative difference of the run's A/A pair; None until the run has one.
+    noise_floor: float | None = None
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.status != "ok" and self.samples_ns:
+            raise ValueError(
+                f"a record with status {self.status!r} carries no latency: speed exists only beside agreement"
+            )
+        if self.status == "ok" and self.samples_ns and (self.agreement is None or not self.agreement.passed):
+            raise ValueError("a record with latency needs an agreement that passed")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A line of a results file that could not be read, and why."""
+
+    path: Path
+    line: int
+    reason: str
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Record)
+
+
+def append(path: Path, record: Record) -> None:
+    """Append one whole line to ``path`` under a lock, so that two runs can share a file.
+
+    Raises RecordError where the line cannot be written; the file is cut back to its earlier lines then.
+    """
+    line = _ENCODER.encode(record) + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            start = file.seek(0, os.SEEK_END)
+            # A line that a killed writer left torn must not swallow this one.
+            torn = start > 0 and os.pread(file.fileno(), 1, start - 1) != b"\n"
+            try:
+                _write_whole(file.fileno(), b"\n" + line if torn else line)
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+    except OSError as error:
+        raise RecordError(
+            f"results file {path}: a record could not be written ({error.strerror}); earlier lines are intact"
+        ) from error
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    written = 0
+    while written < len(line):
+        written += os.write(descriptor, line[written:])
+
+
+def read(path: Path, skipped: list[Skipped] | None = None) -> Iterator[Record]:
+    """Yield the records of ``path``; lines that cannot be read go to ``skipped`` with the reason, the rest load.
+
+    Raises RecordError where the file itself cannot be opened.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise RecordError(f"results file {path}: cannot be read ({error.strerror})") from error
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield _decode(line)
+            except (msgspec.MsgspecError, ValueError, UnicodeDecodeError) as error:
+                if skipped is not None:
+                    skipped.append(Skipped(path, number, str(error)))
+
+
+class _Versioned(msgspec.Struct):
+    schema: int
+
+
+_VERSION = msgspec.json.Decoder(_Versioned)
+
+
+def _decode(line: bytes) -> Record:
+    try:
+        record = _DECODER.decode(line)
+    except msgspec.ValidationError:
+        # A line of another schema says so, rather than name whichever field happened to differ.
+        if (schema := _VERSION.decode(line).schema) != SCHEMA:
+            raise ValueError(f"schema {schema}; this version reads {SCHEMA}") from None
+        raise
+    if record.schema != SCHEMA:
+        raise ValueError(f"schema {record.schema}; this version reads {SCHEMA}")
+    return record

@@ -1,0 +1,38 @@
+"""The NVML stub, built once a session, and a fresh interpreter that loads it in place of NVIDIA's library."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder that holds the stub as libnvidia-ml.so.1."""
+    folder = tmp_path_factory.mktemp("nvml")
+    source = Path(__file__).parent / "machines" / "nvml_stub.c"
+    command = ["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1"]
+    subprocess.run([*command, "-o", str(folder / "libnvidia-ml.so.1"), str(source)], check=True)
+    return folder
+
+
+@pytest.fixture
+def with_nvml(nvml_library: Path) -> Callable[..., Any]:
+    """Run a line of Python that sets ``answer``, in a process that finds the stub; keywords are its STUB_ knobs."""
+
+    def run(code: str, **knobs: str) -> Any:
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(nvml_library)}
+        environment |= {f"STUB_{name.upper()}": value for name, value in knobs.items()}
+        printed = "\nimport json\nprint(json.dumps(answer))"
+        done = subprocess.run([sys.executable, "-c", code + printed], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run

@@ -1,0 +1,45 @@
+"""What is drawn: lines over key lengths, sorted bars where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_records import launches, problem, record, write
+
+from rls_bench.report import figures, read
+from rls_bench.report.palette import look
+
+COSTS = {"unsteered": 1e6, "sdpa-cpu": 3e6, "cpu": 2e6}
+
+
+def drawn(tmp_path: Path, lengths: tuple[int, ...]) -> tuple[list[str], list[float], int, bool]:
+    """Of the latency plot: the bars' names from the top, their ends in seconds, lines, and whether it has a legend."""
+    rng = np.random.default_rng(1)
+    records = [record(name, problem(length), launches(rng, ns)) for length in lengths for name, ns in COSTS.items()]
+    frame = read([write(tmp_path / "r.jsonl", records)]).latest
+    frame = frame.assign(panel=frame["family"])
+    with figures.style():
+        figure = figures.latency(frame, look(COSTS))
+    (axes,) = figure.axes
+    bars = sorted(axes.patches, key=lambda bar: -bar.get_y())
+    names = [label.get_text() for label in axes.get_yticklabels()][::-1] if bars else []
+    # The caps of intervals are lines without a line style.
+    lines = [line for line in axes.lines if line.get_linestyle() != "None"]
+    return names, [bar.get_width() for bar in bars], len(lines), bool(figure.legends)
+
+
+def test_one_key_length_is_drawn_as_bars_the_fastest_on_top(tmp_path: Path) -> None:
+    names, seconds, lines, has_legend = drawn(tmp_path, (1024,))
+    assert names == ["unsteered", "cpu", "sdpa-cpu"]
+    assert seconds == pytest.approx([1e-3, 2e-3, 3e-3], rel=0.1)
+    assert lines == 0
+    assert not has_legend
+
+
+def test_several_key_lengths_are_drawn_as_lines(tmp_path: Path) -> None:
+    names, _, lines, has_legend = drawn(tmp_path, (256, 1024))
+    assert names == []
+    assert lines == len(COSTS)
+    assert has_legend

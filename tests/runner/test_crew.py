@@ -1,0 +1,69 @@
+"""How long a launch's workers may take to come up, and which of them prepare side by side."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from rls_bench.problems.problem import Problem
+from rls_bench.runner import Plan, crew, messages
+from rls_bench.runner.cell import Cell
+from rls_bench.runner.session import Session
+
+PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random")
+
+
+class FakeWorker:
+    """Notes how long its answers may take."""
+
+    patience: ClassVar[list[float]] = []
+
+    def __init__(self, *arguments: Any) -> None: ...
+
+    def tell(self, request: messages.Request) -> None: ...
+
+    def reply(self, timeout_seconds: float) -> messages.Introduction:
+        self.patience.append(timeout_seconds)
+        return messages.Introduction(None, messages.Verdict(True), messages.Verdict(True), [])  # type: ignore[arg-type]
+
+    def stop(self) -> None: ...
+
+
+def test_importing_may_take_as_long_as_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "Worker", FakeWorker)
+    with crew.Crew(60.0, 300.0, forks=False) as workers:
+        workers.start("eager", "eager")
+        workers.introduce(messages.Introduce([PROBLEM]))
+    assert FakeWorker.patience == [300.0]
+
+
+@pytest.mark.parametrize(
+    ("device", "probes", "beside"),
+    [("cpu", (), True), ("cpu", ("roofline",), False), ("cuda", (), False), ("cuda", ("nvml",), False)],
+)
+def test_compilers_work_beside_others_only_where_nothing_is_measured(
+    device: str, probes: tuple[str, ...], beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = Problem(1, 2, 2, 16, 24, 16, 16, device=device)
+    plan = Plan([problem], ["eager", "flex", "keyfold"], probes=probes)
+    cells = [Cell(name, name, 0, problem, ("warm",)) for name in plan.backends]
+    log: list[str] = []
+
+    class Session_(Session):  # noqa: N801
+        def __init__(self) -> None:
+            self._plan = plan
+
+        def _tell_to_prepare(self, crew: Any, cell: Cell) -> Any:
+            log.append(f"tell {cell.label}")
+            return messages.Prepare(problem, True, 0)
+
+        def _prepared(self, crew: Any, cell: Cell, request: Any, beside: bool = False) -> int:
+            log.append(f"done {cell.label}")
+            return 1
+
+    Session_()._prepare_all(SimpleNamespace(slow={"flex"}), cells)  # type: ignore[arg-type]
+    together = ["tell eager", "done eager", "tell flex", "tell keyfold", "done keyfold", "done flex"]
+    in_turn = ["tell eager", "done eager", "tell flex", "done flex", "tell keyfold", "done keyfold"]
+    assert log == (together if beside else in_turn)
