@@ -70,7 +70,9 @@ def prefill(
     if element_bytes == 4:
         # Full float32 runs on the ordinary pipes: a thread holds rows of both tiles, a slice of the head at a time.
         keys = 32 if head_dim <= 128 else 16
-        return Configuration(64, keys, 4 if head_dim <= 64 else 8, 2, partials, masked_n=keys, slice_d=_SLICE)
+        queries = 32 if has_eps and head_dim > 128 else 64
+        warps = 4 if head_dim <= 64 and not has_eps else 8
+        return Configuration(queries, keys, warps, 2, partials, masked_n=keys, slice_d=_SLICE)
     if head_dim > 128:
         return Configuration(64, 32, 4, 2, partials)
     # Sums by dot where instructions bind before tensor throughput does, and where wide heads leave no registers.
@@ -127,13 +129,10 @@ def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
     return Configuration(128, 64, 4 if arch == 80 and head_dim <= 64 else 8, 2, bias_early=True, rows_anew=True)
 
 
-def decode(arch: int, head_dim: int, element_bytes: int, *, has_more: bool = False) -> Configuration:
-    """The configuration of the decode kernels; ``block_m`` is the most rows (queries × group heads) of one tile.
-
-    ``has_more`` says that eps or statistics ask for more sums than the output's.
-    """
+def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:
+    """The configuration of the decode kernels; ``block_m`` is the most rows (queries × group heads) of one tile."""
     if element_bytes == 4:
-        return Configuration(64, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=2, slice_d=_SLICE)
+        return Configuration(16, 16, num_warps=8, num_stages=2, slice_d=_SLICE)
     keys = 64 if head_dim * element_bytes <= 256 else 32
     return Configuration(64, keys, num_warps=4, num_stages=2 if head_dim * element_bytes > 256 else 3)
 
@@ -143,8 +142,9 @@ def backward(
 ) -> tuple[Configuration, Configuration]:
     """The configurations of the two backward kernels, by query and by key; eps keeps more of each score."""
     if element_bytes == 4:
-        small = Configuration(32, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=1, slice_d=_SLICE)
-        return small, small
+        keys = 32 if head_dim <= 128 else 16
+        by_query = Configuration(32, keys, num_warps=8, num_stages=1, slice_d=_SLICE)
+        return by_query, Configuration(16, keys, num_warps=8, num_stages=1, slice_d=_SLICE)
     if head_dim > 128:
         wide = Configuration(64, 32, num_warps=8, num_stages=1)
         return wide, wide

@@ -173,9 +173,7 @@ class Decode:
         self.call = call
         self._return_stats = return_stats
         self._strides = call.strides()
-        chosen = configuration or configurations.decode(
-            architecture(call.device), *call.shape_class, has_more=return_stats or call.eps > 0
-        )
+        chosen = configuration or configurations.decode(architecture(call.device), *call.shape_class)
         batch, heads, query_length = call.rows
         _, group_size, _, key_length = call.sizes
         tile_rows = min(chosen.block_m, max(16, triton.next_power_of_2(group_size * query_length)))

@@ -72,11 +72,11 @@ def load_tile(ptr, strides, start, rows, limit, columns, WIDTH: tl.constexpr, MA
         rows[:, None] * strides.row + columns[None, :] * strides.column
     )
     # Columns are as many as WIDTH, or the next power of two, or some of them.
-    if MASKED and WIDTH % columns.shape[0] != 0:
+    if MASKED and WIDTH // columns.shape[0] * columns.shape[0] != WIDTH:
         return tl.load(pointers, mask=(start + rows < limit)[:, None] & (columns < WIDTH)[None, :], other=0.0)
     if MASKED:
         return tl.load(pointers, mask=(start + rows < limit)[:, None], other=0.0)
-    if WIDTH % columns.shape[0] != 0:
+    if WIDTH // columns.shape[0] * columns.shape[0] != WIDTH:
         return tl.load(pointers, mask=(columns < WIDTH)[None, :], other=0.0)
     return tl.load(pointers)
 
@@ -123,7 +123,7 @@ def dot_rows(
         for first in tl.range(0, WIDTH, SLICE):
             columns = first + tl.arange(0, SLICE)
             mask = left_mask[:, None]
-            if WIDTH % SLICE != 0:
+            if WIDTH // columns.shape[0] * columns.shape[0] != WIDTH:
                 mask = mask & (columns < WIDTH)[None, :]
             some = tl.load(left[:, None] + columns[None, :] * left_stride, mask=mask, other=0.0)
             others = load_tile(right_ptr, right_strides, start, rows, limit, columns, WIDTH, True)

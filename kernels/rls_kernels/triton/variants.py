@@ -139,7 +139,7 @@ def decode(
     bias_per_head: bool = False,
 ) -> Variant:
     """The decode kernel for tiles of ``rows`` (queries × heads of a group)."""
-    chosen = configurations.decode(arch, head_dim, _ELEMENT_BYTES[dtype], has_more=eps or stats)
+    chosen = configurations.decode(arch, head_dim, _ELEMENT_BYTES[dtype])
     chosen = replace(chosen, block_m=min(rows, chosen.block_m))
     constexprs = {
         "STEERED": strength_layout != "none", "BIAS_PER_HEAD": bias_per_head, "HAS_EPS": eps, "STATS": stats,
