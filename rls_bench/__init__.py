@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rls_bench.attention import explain, steered_attention
+    from rls_bench.attention import explain, plan, steered_attention
     from rls_bench.backends.interface import AttentionStats
+    from rls_bench.planning.plan import Plan
 
-__all__ = ["AttentionStats", "explain", "steered_attention"]
+__all__ = ["AttentionStats", "Plan", "explain", "plan", "steered_attention"]
 
 _HOME = {
     "AttentionStats": "rls_bench.backends.interface",
+    "Plan": "rls_bench.planning.plan",
     "explain": "rls_bench.attention",
+    "plan": "rls_bench.attention",
     "steered_attention": "rls_bench.attention",
 }
 

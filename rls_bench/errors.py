@@ -11,6 +11,7 @@
     │   ├── UnknownProbe            no probe has that name
     │   ├── ProbeUnavailable        this machine lacks what it needs, or refuses it
     │   └── ProfileError            a profiler failed, or its report cannot be read
+    ├── ProblemError            words that describe no problem
     ├── RecordError             a results file cannot be read or written
     ├── PolicyError             a policy file cannot be read
     └── MissingPackage          an optional package is not installed
@@ -59,6 +60,10 @@ class ProbeUnavailable(ProbeError):
 
 class ProfileError(ProbeError):
     """A profiler failed, or its report cannot be read; the message has the mend where one is known."""
+
+
+class ProblemError(RlsBenchError, ValueError):
+    """Words that describe no problem: which word, and what would be understood."""
 
 
 class RecordError(RlsBenchError):

@@ -8,7 +8,8 @@ import torch
 from rls_baselines.eager import eager_attention
 from torch import Tensor
 
-from rls_bench.backends.interface import YES, Backend, Call, LayerCall, Support, no
+from rls_bench.backends.anew import Anew
+from rls_bench.backends.interface import YES, Backend, Call, Launch, Support, no
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
@@ -24,6 +25,15 @@ class Right(Backend):
 
     def prepare(self, inputs: Inputs) -> Call:
         return lambda: self.attend(inputs)
+
+    def attend(self, inputs: Inputs) -> Tensor:
+        bias, visible, eps = inputs.logit_bias(), inputs.visible(), inputs.problem.eps
+        key, value = inputs.without_padding()
+        return eager_attention(inputs.query, key, value, bias, visible, eps=eps, scale=inputs.scale)[0]
+
+
+class SeesPadding(Right):
+    """A weight of 0 doesn't undo what padding holds."""
 
     def attend(self, inputs: Inputs) -> Tensor:
         bias, visible, eps = inputs.logit_bias(), inputs.visible(), inputs.problem.eps
@@ -56,8 +66,11 @@ class SharesScratch(Right):
 
 
 class KeepsFirstLayersKeys(Right):
-    def prepare_layers(self, inputs: Inputs) -> LayerCall:
-        return lambda query, key, value: self.attend(inputs.with_operands(query, inputs.key, value))
+    def launch(self, inputs: Inputs, check_values: bool = False) -> Launch:
+        launch = Anew(self, inputs, check_values)
+        right = launch.run
+        launch.run = lambda query, key, value, steering: right(query, inputs.key, value, steering)
+        return launch
 
 
 class ChangesInput(Right):

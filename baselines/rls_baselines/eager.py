@@ -27,11 +27,7 @@ def eager_attention(
     Returns the output [B, Hq, Lq, Dv] and, float32 [B, Hq, Lq, Lk] with -inf at hidden keys, the scaled scores Z
     and the steered scores Z + λ b.
     """
-    group_size = query.shape[1] // key.shape[1]
-    key, value = (t.repeat_interleave(group_size, dim=1) if group_size > 1 else t for t in (key, value))
-    scores = (query @ key.transpose(-2, -1)).float() * scale
-    if visible is not None:
-        scores = scores.masked_fill(~visible, -math.inf)
+    scores = scaled_scores(query, key, visible, scale)
     steered = scores if logit_bias is None else scores + logit_bias
 
     logits = steered
@@ -44,7 +40,19 @@ def eager_attention(
     weights = masked_log_softmax(logits, visible).exp()
     if visible is not None:
         weights = weights.masked_fill(~visible, 0.0)
-    return weights.to(query.dtype) @ value, scores, steered
+    return weights.to(query.dtype) @ _each_query_head(value, query), scores, steered
+
+
+def scaled_scores(query: Tensor, key: Tensor, visible: Tensor | None, scale: float) -> Tensor:
+    """``scale q kᵀ`` in float32 [B, Hq, Lq, Lk], -inf at hidden keys; the product is of query's dtype."""
+    scores = (query @ _each_query_head(key, query).transpose(-2, -1)).float() * scale
+    return scores if visible is None else scores.masked_fill(~visible, -math.inf)
+
+
+def _each_query_head(tensor: Tensor, query: Tensor) -> Tensor:
+    """Keys or values repeated for the query heads that share them."""
+    group_size = query.shape[1] // tensor.shape[1]
+    return tensor.repeat_interleave(group_size, dim=1) if group_size > 1 else tensor
 
 
 def masked_log_softmax(logits: Tensor, visible: Tensor | None) -> Tensor:

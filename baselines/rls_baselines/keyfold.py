@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # hi·λhi, lo·λhi and hi·λlo where λ varies with the query; without it the third column holds zeros.
 COLUMNS = 3
@@ -40,16 +38,3 @@ def fold_queries(query: Tensor, per_query: Tensor) -> Tensor:
     lo = (per_query - hi.float()).to(query.dtype)
     columns = torch.stack((hi, hi, lo), dim=-1).expand(*query.shape[:-1], COLUMNS)
     return torch.cat((query, columns), dim=-1)
-
-
-def pad_columns(tensor: Tensor, columns: int) -> Tensor:
-    """``tensor`` with ``columns`` zero columns behind its last axis."""
-    return F.pad(tensor, (0, columns))
-
-
-def flash(query: Tensor, key: Tensor, value: Tensor, *, scale: float, is_causal: bool) -> Tensor:
-    """Plain attention by torch's flash kernel; torch raises where it cannot run. Equal head dims; causal is square."""
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
-        return F.scaled_dot_product_attention(
-            query, key, value, is_causal=is_causal, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
-        )

@@ -72,6 +72,8 @@ def _one_head(
 ) -> tuple[Tensor, ...]:
     """One head: q [rows, D], k [Lk, D], v [Lk, Dv], steer = λ b [rows, Lk], seen bool [rows, Lk]."""
     any_seen = seen.any(-1)
+    # What no query sees may hold anything, and 0 times NaN is NaN.
+    v = v.masked_fill(~seen.any(0)[:, None], 0.0)
     # A row that sees nothing is worked out on all keys, to stay free of NaN, and zeroed at the end.
     seen = seen | ~any_seen[:, None]
     hidden = ~seen

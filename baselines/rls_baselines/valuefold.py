@@ -1,18 +1,20 @@
-"""Value folding: plain attention on ``v' = [w v, w]`` with ``w = exp(λ b)``, then one division.
+"""Value folding: plain attention on ``v' = [w v, w, seen]`` with ``w = exp(λ b)``, then one division.
 
 ``out = (Σ A w v + eps Σ w v) / (Σ A w + eps Σ w)`` is the published form exactly, eps included, and the plain kernel's
 own normaliser cancels. λ must not vary with the query, nor across the query heads of a KV group.
+
+The weights A and w each underflow on their own. Where a row's ``Σ A w`` is below ``LEAST_MASS`` nothing is known of it.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # The weight itself, and whether the key is visible.
 EXTRA_COLUMNS = 2
+# Weights below 1.2e-38 are lost in float32, and this is ten million times as much: what a row still holds is right.
+LEAST_MASS = 1e-28
 
 
 def key_weights(logit_bias: Tensor, visible: Tensor | None) -> Tensor:
@@ -24,33 +26,27 @@ def key_weights(logit_bias: Tensor, visible: Tensor | None) -> Tensor:
     return (logit_bias - peak.masked_fill(peak == -torch.inf, 0.0)).exp()
 
 
-def value_folded_attention(
-    query: Tensor, key: Tensor, value: Tensor, weights: Tensor, visible: Tensor | None, *, eps: float, scale: float
-) -> Tensor:
-    """Steered attention through torch's flash kernel.
+def fold_values(value: Tensor, weights: Tensor, visible: Tensor | None) -> Tensor:
+    """``[w v, w, seen]`` [B, Hkv, Lk, Dv + 2] in value's dtype.
 
-    query [B, Hq, Lq, D], key [B, Hkv, Lk, D], value [B, Hkv, Lk, Dv]; ``weights`` float32 [B or 1, Hkv or 1, Lk] as
-    ``key_weights`` gives them for ``visible``, bool alike or None. Rows whose weights are all 0 give 0.
+    ``weights`` float32 [B or 1, Hkv or 1, Lk] as ``key_weights`` gives them for ``visible``, bool alike or None.
     """
-    value_dim = value.shape[-1]
-    weighted = weights[..., None] * value.float()
     shared = weights[..., None].expand(*value.shape[:-1], 1)
     # The kernel's weights run over hidden keys too. Their ratio does not mind, but eps must be given in the same
     # measure: times the share of the visible keys, a column of ones at them.
     seen = torch.ones_like(shared) if visible is None else visible[..., None].expand(shared.shape).float()
-    folded = torch.cat((weighted, shared, seen), dim=-1).to(value.dtype)
+    return torch.cat((weights[..., None] * value.float(), shared, seen), dim=-1).to(value.dtype)
 
-    # The kernel wants Dq = Dk = Dv: zero columns leave every score as it is.
-    width = max(query.shape[-1], value_dim + EXTRA_COLUMNS)
-    query, key = (F.pad(t, (0, width - t.shape[-1])) for t in (query, key))
-    folded = F.pad(folded, (0, width - folded.shape[-1]))
-    group_size = query.shape[1] // key.shape[1]
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
-        sums = F.scaled_dot_product_attention(query, key, folded, scale=scale, enable_gqa=group_size > 1)
-    numerator, denominator = sums[..., :value_dim].float(), sums[..., value_dim : value_dim + 1].float()
+
+def unfold(sums: Tensor, value: Tensor, weights: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The output [B, Hq, Lq, Dv] in float32 from what plain attention made of the folded values, ``sums``; and the
+    ``Σ A w`` (with eps, ``Σ (A + eps) w``) [B, Hq, Lq, 1] that it was divided by. Rows of which that is 0 hold NaN.
+    """
+    value_dim = value.shape[-1]
+    numerator, mass, share = sums.float().split((value_dim, 1, sums.shape[-1] - value_dim - 1), dim=-1)
     if eps > 0.0:
-        floor = eps * torch.cat((weighted, shared), dim=-1).sum(-2, keepdim=True)
-        floor = floor.repeat_interleave(group_size, dim=1) * sums[..., value_dim + 1 : value_dim + 2].float()
-        numerator, denominator = numerator + floor[..., :-1], denominator + floor[..., -1:]
-    empty = denominator == 0.0
-    return (numerator / denominator.masked_fill(empty, 1.0)).masked_fill(empty, 0.0).to(query.dtype)
+        columns = torch.cat((value.float(), torch.ones_like(value[..., :1], dtype=torch.float32)), dim=-1)
+        floor = eps * (weights[..., None] * columns).sum(-2, keepdim=True)
+        floor = floor.repeat_interleave(sums.shape[1] // value.shape[1], dim=1) * share[..., :1]
+        numerator, mass = numerator + floor[..., :-1], mass + floor[..., -1:]
+    return numerator / mass, mass

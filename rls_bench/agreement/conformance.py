@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from rls_bench.agreement import judgement
+from rls_bench.backends.asking import last_words
 from rls_bench.backends.interface import Backend, Support
 from rls_bench.problems.draw import draw
 from rls_bench.problems.inputs import Inputs
@@ -57,9 +58,12 @@ CASES = (
     _case("eps, causal and padded", eps=1e-3, is_causal=True, has_key_lengths=True),
     _case("statistics", return_stats=True),
     _case("gradients", requires_grad=True),
+    _case("gradients of statistics", requires_grad=True, return_stats=True),
 )
 # A batch entry whose keys are all padding: not drawn by any suite, and easily forgotten.
 EMPTY_ROW = _case("padded to nothing", has_key_lengths=True)
+# The same, and what lies in padding is NaN, as fresh memory may be.
+GARBAGE = _case("padding that holds NaN", has_key_lengths=True)
 SIDE_BY_SIDE = _case("two calls side by side")
 
 
@@ -84,7 +88,7 @@ def check(backend: Backend, device: str = "cpu") -> Iterator[Outcome]:
     """
     yield check_interface(backend)
     supported = 0
-    for problem in (*CASES, EMPTY_ROW, SIDE_BY_SIDE):
+    for problem in (*CASES, EMPTY_ROW, GARBAGE, SIDE_BY_SIDE):
         outcome = check_case(backend, replace(problem, device=device))
         supported += outcome.status != "unsupported"
         yield outcome
@@ -100,8 +104,12 @@ def check_interface(backend: Backend) -> Outcome:
     for field in ("name", "summary"):
         if not isinstance(value := getattr(backend, field, None), str) or not value or "\n" in value:
             return Outcome(case, "failed", f"{field}: wanted one line of text; got {value!r}")
-    for question, answer in (("available", backend.available()), ("measurable", backend.measurable())):
-        if complaint := _complaint(answer):
+    for question, ask in (("available", backend.available), ("measurable", backend.measurable)):
+        try:
+            complaint = _complaint(ask())
+        except (Exception, SystemExit) as error:
+            complaint = f"raised {last_words(error)}"
+        if complaint:
             return Outcome(case, "failed", f"{question}(): {complaint}")
     return Outcome(case, "ok")
 
@@ -115,8 +123,8 @@ def check_case(backend: Backend, problem: Problem) -> Outcome:
         if not answer:
             return Outcome(problem.name, "unsupported", answer.reason)
         reason = _fault(backend, problem)
-    except Exception as error:
-        return Outcome(problem.name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    except (Exception, SystemExit) as error:
+        return Outcome(problem.name, "failed", last_words(error))
     return Outcome(problem.name, "wrong" if reason else "ok", reason)
 
 
@@ -139,6 +147,11 @@ def _fault(backend: Backend, problem: Problem) -> str:
         lengths = inputs.key_lengths.clone()
         lengths[0] = 0
         inputs = replace(inputs, key_lengths=lengths)
+    if problem.name == GARBAGE.name:
+        assert inputs.key_lengths is not None
+        padding = torch.arange(problem.key_length, device=inputs.key.device) >= inputs.key_lengths[:, None]
+        for operand in (inputs.key, inputs.value):
+            operand.masked_fill_(padding[:, None, :, None], torch.nan)
     with torch.no_grad():
         verdict = judgement.check(backend, inputs)
     if not verdict.passed:
@@ -159,14 +172,15 @@ def _mixes_up_calls(backend: Backend, inputs: Inputs, others: Inputs) -> str:
 
 
 def _mixes_up_layers(backend: Backend, inputs: Inputs, others: Inputs) -> str:
-    """One prepared call serves all layers of a model, each with operands of its own."""
-    call = backend.prepare_layers(inputs)
+    """One launch serves all layers of a model, each with operands of its own."""
+    launch = backend.launch(inputs)
+    steering = launch.steer(inputs.bias, inputs.strength, launch.see(inputs.key_lengths))
     for layer in (inputs, others, inputs):
         operands = (layer.query, layer.key, layer.value)
         strength = inputs.strength if backend.steers else torch.zeros_like(inputs.strength)
         judged = replace(inputs.with_operands(*operands), strength=strength)
-        if not judgement.judge(judged, call(*operands)).passed:
-            return "a call prepared for layers gave another result than one prepared for the layer alone"
+        if not judgement.judge(judged, launch.run(*operands, steering)).passed:
+            return "a launch for layers gave another result than a call prepared for the layer alone"
     return ""
 
 
@@ -185,6 +199,7 @@ def _wrong_gradient(backend: Backend, inputs: Inputs) -> str:
         if found[operand].shape != wanted[operand].shape:
             return f"gradient of {operand}: there is none"
         difference = (found[operand].cpu() - wanted[operand].cpu()).norm()
-        if not difference <= _GRADIENT_TOLERANCE * wanted[operand].norm().cpu().clamp_min(1e-3):
+        size = wanted[operand].norm().cpu().clamp_min(1e-3)
+        if not (size.isfinite() and difference <= _GRADIENT_TOLERANCE * size):
             return f"gradient of {operand} is off by {float(difference):.2g}"
     return ""

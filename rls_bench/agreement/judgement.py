@@ -2,7 +2,10 @@
 
 The floor of a (batch, head) is the largest of three errors: plain eager attention in the same dtype, eager steered
 attention on the very problem, and the dtype's unit roundoff. Eager is what every user compares with; the unit roundoff
-stands in where eager happens to be exact (a single visible key).
+stands in where eager happens to be exact (a single visible key). Where eager's scores leave the dtype (float16 beyond
+65504), eager in float32 stands in, its output rounded, and twice the unit roundoff.
+
+Every comparison here passes on what is shown to hold, so that nothing passes on NaN.
 """
 
 from __future__ import annotations
@@ -83,13 +86,26 @@ def truths(inputs: Inputs) -> tuple[Truth, Truth]:
     rows = sample_rows(inputs)
     plain = replace(inputs, strength=torch.zeros_like(inputs.strength))
     exact, plain_exact = oracle(inputs, rows), oracle(plain, rows)
-    roundoff = torch.finfo(inputs.query.dtype).eps / 2
-    plain_error, error = (
-        relative_error(_eager(form, rows)[0].double().cpu(), right.output)
-        for form, right in ((plain, plain_exact), (inputs, exact))
+    plain_floor, floor = (
+        _eager_error(form, rows, right.output) for form, right in ((plain, plain_exact), (inputs, exact))
     )
-    plain_floor = plain_error.clamp_min(roundoff)
-    return Truth(rows, exact, torch.maximum(plain_floor, error)), Truth(rows, plain_exact, plain_floor)
+    return Truth(rows, exact, torch.maximum(plain_floor, floor)), Truth(rows, plain_exact, plain_floor)
+
+
+def _eager_error(inputs: Inputs, rows: Tensor, exact: Tensor) -> Tensor:
+    """How far eager attention is off, float64 [B, Hq], and the unit roundoff at least."""
+    roundoff = torch.finfo(inputs.query.dtype).eps / 2
+    output = _eager(inputs, rows)[0].double().cpu()
+    error = relative_error(output, exact).clamp_min(roundoff)
+    if bool(output.isfinite().all()):
+        return error
+    rounded = _eager(_in_float32(inputs), rows)[0].to(inputs.query.dtype).double().cpu()
+    stand_in = relative_error(rounded, exact).clamp_min(2 * roundoff)
+    return torch.where(output.isfinite().flatten(2).all(-1), error, stand_in)
+
+
+def _in_float32(inputs: Inputs) -> Inputs:
+    return inputs.with_operands(inputs.query.float(), inputs.key.float(), inputs.value.float())
 
 
 @dataclass(frozen=True)
@@ -134,7 +150,7 @@ def verdict(inputs: Inputs, answer: Answer, repeated: Any, known: Truth | None =
     if tuple(output.shape) != expected or output.dtype != inputs.query.dtype:
         return _failed(f"output: wanted {list(expected)} {inputs.query.dtype}; got {list(output.shape)} {output.dtype}")
     named = inputs.tensors().items()
-    if changed := [name for name, tensor in named if not torch.equal(tensor.detach(), answer.before[name])]:
+    if changed := [name for name, tensor in named if not _is_same(tensor.detach(), answer.before[name])]:
         return _failed(f"changed its input {', '.join(changed)}")
     judged = judge(inputs, output, answer.result[1] if problem.return_stats else None, known)
     if judged.passed and not torch.equal(output, _output_of(repeated)):
@@ -150,12 +166,14 @@ def judge(inputs: Inputs, output: Tensor, stats: AttentionStats | None = None, k
 
     known = known or truth(inputs)
     rows, exact, floor = known.rows, known.exact, known.floor
+    if not bool(exact.output.isfinite().all() & floor.isfinite().all()):
+        return _failed("the oracle's result, or eager's, isn't finite here: nothing can be judged by it")
     output = output.index_select(2, rows.to(output.device)).double().cpu()
     error = relative_error(output, exact.output)
     slack = FLOAT32_SLACK if inputs.query.dtype == torch.float32 else 0.0
     ratio = float((error / floor).max())
     reason = ""
-    if bool((error > FLOOR_FACTOR * floor + slack).any()):
+    if not bool((error <= FLOOR_FACTOR * floor + slack).all()):
         reason = f"error is {ratio:.1f} × the floor; at most {FLOOR_FACTOR:g}"
     elif stats is not None:
         reason = _judge_stats(inputs, rows, stats, exact)
@@ -214,18 +232,22 @@ def poisoned_heap() -> Iterator[None]:
 
 
 def gradients(backend: Backend, inputs: Inputs, output_gradient: Tensor) -> dict[str, Tensor]:
-    """Gradients of query, key, value, bias and strength through ``backend`` for one ``output_gradient``."""
+    """Gradients of query, key, value, bias and strength through ``backend`` for one ``output_gradient``, and where the
+    problem asks for statistics for ones at each of them.
+    """
     leaves = _leaves(inputs)
     result = backend.prepare(leaves)()
-    output = result[0] if leaves.problem.return_stats else result
-    output.backward(output_gradient)
+    output, stats = result if leaves.problem.return_stats else (result, ())
+    torch.autograd.backward([output, *stats], [output_gradient, *map(torch.ones_like, stats)])
     return _collected(leaves)
 
 
 def oracle_gradients(inputs: Inputs, output_gradient: Tensor) -> dict[str, Tensor]:
     """The same gradients through the float64 oracle."""
     leaves = _leaves(inputs)
-    oracle(leaves).output.backward(output_gradient.double().cpu())
+    output, *stats = oracle(leaves)
+    stats = stats if leaves.problem.return_stats else []
+    torch.autograd.backward([output, *stats], [output_gradient.double().cpu(), *map(torch.ones_like, stats)])
     return _collected(leaves)
 
 
@@ -248,10 +270,11 @@ def _eager(inputs: Inputs, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
         visible = visible.index_select(2, rows)
     strength = inputs.strength if inputs.strength.shape[2] == 1 else inputs.strength.index_select(2, rows)
     part = inputs.query.index_select(2, rows)
+    key, value = inputs.without_padding()
     output, scores, steered = eager_attention(
         part,
-        inputs.key,
-        inputs.value,
+        key,
+        value,
         replace(inputs, strength=strength).logit_bias(),
         visible,
         eps=inputs.problem.eps,
@@ -264,16 +287,24 @@ def _judge_stats(inputs: Inputs, rows: Tensor, stats: AttentionStats, exact: Ora
     """The first statistic that is further off than twice eager's own error, or an empty string."""
     _, scores, steered, visible = _eager(inputs, rows)
     eager_stats = AttentionStats(*row_statistics(scores, steered, visible))
+    if not all(bool(figure.isfinite().all()) for figure in eager_stats):
+        _, scores, steered, visible = _eager(_in_float32(inputs), rows)
+        eager_stats = AttentionStats(*row_statistics(scores, steered, visible))
     for name, found, by_eager in zip(stats._fields, stats, eager_stats, strict=True):
         wanted = getattr(exact, name)
         found = found.index_select(2, rows.to(found.device)).double().cpu()
         if found.shape != wanted.shape:
             return f"stats.{name}: wanted shape {list(wanted.shape)}; got {list(found.shape)}"
         allowed = FLOOR_FACTOR * (by_eager.double().cpu() - wanted).abs().amax() + STATS_SLACK * (1 + wanted.abs())
-        if not bool(((found - wanted).abs() <= allowed).all()):
+        if not bool(allowed.isfinite().all() & ((found - wanted).abs() <= allowed).all()):
             worst = float((found - wanted).abs().max())
             return f"stats.{name} is off by {worst:.2g}; at most {float(allowed.min()):.2g}"
     return ""
+
+
+def _is_same(tensor: Tensor, before: Tensor) -> bool:
+    """Whether every element is what it was; padding may hold NaN."""
+    return torch.equal(tensor, before) or bool(((tensor == before) | (tensor.isnan() & before.isnan())).all())
 
 
 def _output_of(result: Any) -> Tensor:

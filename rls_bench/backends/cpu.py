@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import torch
-from rls_kernels.cpu import attention, build, launch, library
+from rls_kernels.cpu import attention, build, launch, library, trial
+from torch import Tensor
 
-from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, LayerCall, Result, Support, no
+from rls_bench.backends.anew import Anew
+from rls_bench.backends.derivatives import differentiable, refuse_tangents
+from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Launch, Result, Support, no
 from rls_bench.errors import BackendUnavailable
+from rls_bench.problems import binding
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
@@ -23,7 +27,14 @@ class Cpu(Backend):
     def available(self) -> Support:
         """Linux on an x86-64 with AVX2, and a C++ compiler."""
         reason = build.unavailable_reason()
-        return no(reason) if reason else YES
+        return no(reason, mendable=not build.unfit_reason()) if reason else YES
+
+    def proven(self) -> Support:
+        """The library is built, loaded, and gives the right answer."""
+        if not (available := self.available()):
+            return available
+        reason = trial.failure()
+        return no(reason, mendable=True) if reason else YES
 
     def supports(self, problem: Problem) -> Support:
         """CPU tensors; every mask, layout, eps, statistic and gradient; head dims up to 256."""
@@ -38,6 +49,7 @@ class Cpu(Backend):
         if not torch.compiler.is_compiling():
             _load()
         problem = inputs.problem
+        refuse_tangents(self.name, inputs)
 
         def call() -> Result:
             result = attention.steered_attention(
@@ -53,19 +65,73 @@ class Cpu(Backend):
                 return_stats=problem.return_stats,
             )
             if problem.return_stats:
-                return result[0], AttentionStats(*result[1])
+                return result[0], differentiable(inputs, AttentionStats(*result[1]))
             return result
 
         return call
 
-    def prepare_layers(self, inputs: Inputs) -> LayerCall:
-        """Fills in once for all layers what the kernel is told of bias, strength and lengths."""
+    def launch(self, inputs: Inputs, check_values: bool = False) -> Launch:
+        """Without gradients no operator of torch stands before the kernel, and what it is told of shapes and layouts is
+        filled in once. Raises BackendUnavailable where the build fails.
+        """
         problem = inputs.problem
-        if problem.eps or problem.return_stats or problem.requires_grad or torch.compiler.is_compiling():
-            return super().prepare_layers(inputs)
+        if problem.requires_grad:
+            return super().launch(inputs, check_values)
         _load()
         tensors = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength, inputs.key_lengths)
-        return launch.Layers(launch.Operands(*tensors, inputs.scale, problem.is_causal))
+        operands = launch.Operands(*tensors, inputs.scale, problem.is_causal)
+        if problem.return_stats or (problem.eps and not operands.is_decode):
+            return _InPasses(self, inputs, check_values)
+        return _Direct(operands, problem, check_values)
+
+
+class _Direct(Launch):
+    """One call of the kernel, which checks values as it reads them."""
+
+    def __init__(self, operands: launch.Operands, problem: Problem, check_values: bool) -> None:
+        self._launch = launch.Launch(operands, problem.eps, check_values)
+        self._key_length = problem.key_length
+
+    def see(self, key_lengths: Tensor | None) -> Tensor | None:
+        """The lengths themselves."""
+        return key_lengths
+
+    def steer(
+        self, bias: Tensor, strength: float | Tensor, seen: Tensor | None
+    ) -> tuple[Tensor, float | Tensor, Tensor | None]:
+        """The tensors themselves where the kernel can read them."""
+        if not launch.is_readable(bias):
+            bias = launch.readable(binding.lay_out_bias(bias))
+        if isinstance(strength, Tensor) and not launch.is_readable(strength):
+            strength = launch.readable(binding.lay_out_strength(strength, bias.device))
+        return bias, strength, seen
+
+    def run(
+        self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor, float | Tensor, Tensor | None]
+    ) -> Tensor:
+        """The kernel's output."""
+        try:
+            return self._launch(query, key, value, *steering)
+        except ValueError:
+            bias, strength, key_lengths = steering
+            # Says which tensor, and what is wrong with it.
+            binding.check_steering(bias, strength)
+            if key_lengths is not None:
+                binding.check_lengths(key_lengths, self._key_length)
+            raise
+
+
+class _InPasses(Anew):
+    """Statistics, or the exact floor over many queries: as many passes of the kernel as the values ask for."""
+
+    def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor, Tensor, Tensor | None]) -> Result:
+        """The kernel's output, with its statistics where the problem asks for them."""
+        problem = self._problem
+        operands = launch.Operands(query, key, value, *steering, self._scale, problem.is_causal)
+        out, rows = launch.forward(operands, problem.eps, library.ALL_ROWS if problem.return_stats else library.NO_ROWS)
+        if not problem.return_stats:
+            return out
+        return out, AttentionStats(*attention.statistics(rows))
 
 
 def _load() -> None:

@@ -10,7 +10,10 @@ from rls_bench.problems.problem import Problem
 
 
 class Eager(Backend):
-    """Once: the visibility mask. In the call: λ b, both softmaxes, both products."""
+    """Once: the visibility mask, and what padding holds zeroed. In the call: λ b, both softmaxes, both products.
+
+    Products are of query's dtype, as in models' own: float16 scores past 65504 become NaN.
+    """
 
     name = "eager"
     summary = "published form, every matrix materialised"
@@ -23,12 +26,13 @@ class Eager(Backend):
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once."""
         visible = inputs.visible()
+        key, value = inputs.without_padding()
 
         def call() -> Result:
             output, scores, steered = eager_attention(
                 inputs.query,
-                inputs.key,
-                inputs.value,
+                key,
+                value,
                 inputs.logit_bias(),
                 visible,
                 eps=inputs.problem.eps,

@@ -60,7 +60,9 @@ def _causal_blocks(problem: tuple[int, int, int], device: str) -> BlockMask | No
 
 
 class Flex(Backend):
-    """Once: the block mask, and the compilation of the first call of each shape. In the call: the kernel."""
+    """Once: the block mask, what padding holds zeroed, and the compilation of the first call of each shape. In the
+    call: the kernel.
+    """
 
     name = "flex"
     summary = "FlexAttention, compiled, λ and b as tensors"
@@ -93,6 +95,11 @@ class Flex(Backend):
                 return no(
                     f"float32 on this CPU sums keys one by one: past {most} keys the error can pass 2 × the floor"
                 )
+        if problem.device == "cpu" and _reads_past_the_keys(problem):
+            return no(
+                "torch (2.13 and before) reads and writes past the keys' end on this CPU where head_dim is 8 or 16 and "
+                f"the last 16 keys aren't whole; got head_dim {problem.head_dim}, {problem.key_length} keys"
+            )
         if problem.device == "cuda" and min(problem.head_dim, problem.value_dim) < 16:
             return no("CUDA needs head dims of at least 16")
         return YES
@@ -101,6 +108,7 @@ class Flex(Backend):
         """Returns the call; see the class for what is done once."""
         problem = inputs.problem
         sizes = problem.batch, problem.query_length, problem.key_length
+        key, value = inputs.without_padding()
         if inputs.key_lengths is None:
             blocks = _causal_blocks(sizes, problem.device) if problem.masks_causally else None
         else:
@@ -112,8 +120,8 @@ class Flex(Backend):
         def call() -> Tensor:
             result: Tensor = compiled(
                 inputs.query,
-                inputs.key,
-                inputs.value,
+                key,
+                value,
                 inputs.bias,
                 inputs.strength,
                 blocks,
@@ -126,6 +134,17 @@ class Flex(Backend):
         with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES, accumulated_recompile_limit=_MOST_SHAPES):
             call()
         return call
+
+
+def _reads_past_the_keys(problem: Problem) -> bool:
+    """Whether torch's micro-kernel for the last few keys takes them for a whole block of 16.
+
+    Its template (CppMicroGemmFP32Vec, with transposed keys) does where both D and those keys fill whole vectors and
+    D < 24; with AVX-512 a block is one vector, and nothing is left over.
+    """
+    lanes = {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
+    left_over = problem.key_length % 16
+    return problem.head_dim < 24 and problem.head_dim % lanes == 0 and left_over > 0 and left_over % lanes == 0
 
 
 BACKEND = Flex()

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Support:
-    """Yes, or no with the reason in one line."""
+    """Yes, or no with the reason in one line; ``mendable`` where a person could change that on this machine."""
 
     supported: bool
     reason: str = ""
+    mendable: bool = False
 
     def __bool__(self) -> bool:
         return self.supported
@@ -28,9 +29,9 @@ class Support:
 YES = Support(True)
 
 
-def no(reason: str) -> Support:
+def no(reason: str, *, mendable: bool = False) -> Support:
     """A refusal; ``reason`` is one line that says what is missing or what the kernel cannot do."""
-    return Support(False, reason)
+    return Support(False, reason, mendable)
 
 
 class AttentionStats(NamedTuple):
@@ -38,7 +39,7 @@ class AttentionStats(NamedTuple):
 
     With ``Z`` the scaled scores of the visible keys: ``lse = logsumexp(Z)``, ``lse_steered = logsumexp(Z + λb)``,
     entropies in nats of A = softmax(Z) and of A' = softmax(Z + λb), and ``kl = KL(A ‖ A')``. They describe the
-    eps = 0 form. Rows with no visible key hold 0.
+    eps = 0 form. Rows with no visible key hold 0. Differentiable in query, key, bias and strength, as the output is.
     """
 
     lse: Tensor
@@ -51,8 +52,26 @@ class AttentionStats(NamedTuple):
 # A call's result: the output alone, or with AttentionStats where the problem asks for them.
 Result = Any
 Call = Callable[[], Result]
-# Takes query, key and value.
-LayerCall = Callable[["Tensor", "Tensor", "Tensor"], Result]
+
+
+class Launch:
+    """What a backend has made ready for every call of one kind, in three steps: what a caller need not repeat is done
+    once, and a model's layers share what comes before ``run``.
+
+    It keeps no tensor, so that a memory of many doesn't, and any number of threads may use one at a time.
+    """
+
+    def see(self, key_lengths: Tensor | None) -> Any:
+        """What ``steer`` needs to know of the lengths, int [B] as the caller gave them, and of the masks."""
+        raise NotImplementedError
+
+    def steer(self, bias: Tensor, strength: float | Tensor, seen: Any) -> Any:
+        """What ``run`` needs to know of bias and strength, both as the caller gave them, or with their axes of 1."""
+        raise NotImplementedError
+
+    def run(self, query: Tensor, key: Tensor, value: Tensor, steering: Any) -> Result:
+        """The result for these operands."""
+        raise NotImplementedError
 
 
 class Backend:
@@ -62,9 +81,10 @@ class Backend:
     would mean anything (an interpreter's would not). All three are cheap and touch no tensor.
 
     ``prepare`` does what is done once (compile, build masks, pack a cache) and returns the call that is timed; what
-    production must redo for each new saliency stays inside that call. Each docstring says which is which. The call
-    returns a Tensor [B, Hq, Lq, Dv] in query's dtype, or ``(Tensor, AttentionStats)`` where ``problem.return_stats``.
-    It is differentiable in query, key, value, bias and strength when ``supports`` accepts ``problem.requires_grad``.
+    production must redo for each new saliency stays inside that call. Each docstring says which is which. ``launch``
+    makes ready for many calls of one kind what ``prepare`` makes ready for one. A call returns a Tensor
+    [B, Hq, Lq, Dv] in query's dtype, or ``(Tensor, AttentionStats)`` where ``problem.return_stats``. It is
+    differentiable in query, key, value, bias and strength when ``supports`` accepts ``problem.requires_grad``.
     """
 
     name: str
@@ -84,6 +104,13 @@ class Backend:
         """Whether this machine has what the backend needs."""
         return YES
 
+    def proven(self) -> Support:
+        """Whether it truly works here: what is made once is made, loaded and tried, which may take a compiler's time.
+
+        ``auto``, ``list`` and ``doctor`` ask this; it is ``available`` where there is nothing to try.
+        """
+        return self.available()
+
     def supports(self, problem: Problem) -> Support:
         """Whether the backend can do ``problem``."""
         raise NotImplementedError
@@ -97,18 +124,21 @@ class Backend:
         return {}
 
     def prepare(self, inputs: Inputs) -> Call:
-        """The call to be timed, with all that is done once already done."""
-        raise NotImplementedError
+        """The call to be timed, with all that is done once already done. A subclass defines this or ``launch``."""
+        launch = self.launch(inputs)
+        seen = launch.see(inputs.key_lengths)
+        return lambda: launch.run(
+            inputs.query, inputs.key, inputs.value, launch.steer(inputs.bias, inputs.strength, seen)
+        )
 
-    def prepare_layers(self, inputs: Inputs) -> LayerCall:
-        """A call for every layer of a model's pass: they differ in query, key and value alone, which it takes, shaped
-        as those of ``inputs``.
+    def launch(self, inputs: Inputs, check_values: bool = False) -> Launch:
+        """What serves every call whose tensors have the metadata of those of ``inputs``.
 
-        It gives what ``prepare`` gives. Override it where something of the bias can be made once for all layers; this
-        one prepares anew in each.
+        With ``check_values`` it raises ValueError for values that make no sense, somewhere on the way. Define it where
+        something can be made ready for all such calls, or for the layers of a model; this one prepares anew in each.
         """
+        if type(self).prepare is Backend.prepare:
+            raise NotImplementedError(f"backend {self.name!r}: define prepare or launch")
+        from rls_bench.backends.anew import Anew
 
-        def call(query: Tensor, key: Tensor, value: Tensor) -> Result:
-            return self.prepare(inputs.with_operands(query, key, value))()
-
-        return call
+        return Anew(self, inputs, check_values)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from rls_baselines.keyfold import COLUMNS, column_weight, flash, fold_keys, fold_queries, pad_columns
+from rls_baselines.keyfold import COLUMNS, column_weight, fold_keys, fold_queries
+from rls_baselines.sdpa import flash_attention, pad_columns
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
+from rls_bench.backends.ranges import can_be_read, refuse_beyond
+from rls_bench.problems.binding import largest
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
+
+# Up to this, a column, its product with the query's and that over the scale keep to their dtypes' ranges.
+_LARGEST = {"float32": 2.0**62, "bfloat16": 2.0**62, "float16": 2.0**15}
+_FLOAT16_HOLDS = 65504.0
 
 
 class KeyFold(Backend):
@@ -45,21 +54,39 @@ class KeyFold(Backend):
         return YES
 
     def prepare(self, inputs: Inputs) -> Call:
-        """Returns the call; see the class for what is done once."""
+        """Returns the call; see the class for what is done once.
+
+        Raises BackendUnsupported where λ b can be read and is too large for float16. Where it can't, it saturates.
+        """
         problem = inputs.problem
         width = _width(problem)
-        weight = column_weight(inputs.scale)
         value = pad_columns(inputs.value, width - problem.value_dim)
-        cache = pad_columns(inputs.key, width - problem.head_dim)
+        cache = torch.nn.functional.pad(inputs.key, (0, width - problem.head_dim))
+        most = _LARGEST[problem.dtype]
+        shrink, weight, saturates = 1.0, column_weight(inputs.scale), not can_be_read(inputs)
+        if not saturates:
+            per_key, per_query = (largest(factor) for factor in _split(inputs))
+            if max(per_key / (inputs.scale * weight), per_query * weight) > most:
+                # Most of the scale goes to the queries, a power of two and so exact: λ b is then a column as it is.
+                shrink, weight, saturates = 2.0 ** math.floor(math.log2(inputs.scale)), 1.0, True
+                # Less what rounding may add.
+                most = torch.finfo(inputs.query.dtype).max * (1 - 2**-7) * shrink / inputs.scale
+                if problem.dtype == "float16":
+                    refuse_beyond(self.name, "λb in a float16 column", max(per_key, per_query), _FLOAT16_HOLDS)
+        scale = inputs.scale / shrink
 
         def call() -> Tensor:
             per_key, per_query = _split(inputs)
-            query = pad_columns(inputs.query, width - problem.head_dim - COLUMNS)
-            output = flash(
-                fold_queries(query, per_query * weight),
-                fold_keys(cache, per_key / (inputs.scale * weight)),
+            per_key, per_query = per_key / (scale * weight), per_query * weight
+            if saturates:
+                per_key, per_query = per_key.clamp(-most, most), per_query.clamp(-most, most)
+            query = inputs.query if shrink == 1.0 else inputs.query * shrink
+            output = flash_attention(
+                fold_queries(pad_columns(query, width - problem.head_dim - COLUMNS), per_query),
+                fold_keys(cache, per_key),
                 value,
-                scale=inputs.scale,
+                None,
+                scale=scale,
                 is_causal=problem.masks_causally,
             )
             return output[..., : problem.value_dim]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import Any
 
+from rls_bench.backends.asking import last_words
 from rls_bench.backends.interface import Backend
 from rls_bench.errors import BackendUnavailable, UnknownBackend
 
@@ -34,19 +35,26 @@ def check_name(name: str) -> None:
 def get(name: str) -> Backend:
     """The backend called ``name``, loading its module on first use; ``module:attribute`` names one not registered.
 
-    Raises UnknownBackend for a name that nobody registered, BackendUnavailable where its module cannot be
-    imported; never another backend.
+    Raises UnknownBackend for a name that nobody registered, BackendUnavailable where its module cannot be imported or
+    holds no Backend there; never another backend.
     """
     if name not in LOADED:
-        LOADED[name] = _load(name)
+        found = find(name)
+        if not isinstance(found, Backend):
+            raise BackendUnavailable(
+                f"backend {name!r}: wanted an instance of a Backend subclass; got {type(found).__name__}"
+            )
+        LOADED[name] = found
     return LOADED[name]
 
 
-def _load(name: str) -> Backend:
+def find(name: str) -> Any:
+    """What stands where ``name`` says, a Backend or not; raises as ``get`` does, with the module's last words."""
     check_name(name)
     place = _entries()[name].value if name in _entries() else name
     module, _, attribute = place.partition(":")
     try:
-        return cast(Backend, getattr(import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
-        raise BackendUnavailable(f"backend {name!r}: {place} cannot be imported: {error}") from error
+        return getattr(import_module(module), attribute)
+    # A module may raise anything as it is imported, and may even exit.
+    except (Exception, SystemExit) as error:
+        raise BackendUnavailable(f"backend {name!r}: {place} cannot be imported: {last_words(error)}") from error

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import torch
-from rls_baselines.sdpa import additive_mask, cpu_flash_with_bias, sdpa_with_bias
+from rls_baselines.sdpa import (
+    cudnn_attention,
+    efficient_attention,
+    flash_attention,
+    math_attention,
+)
 from torch import Tensor
-from torch.nn.attention import SDPBackend
 
-from rls_bench.backends.interface import YES, Backend, Call, LayerCall, Support, no
-from rls_bench.problems.inputs import Inputs
+from rls_bench.backends.interface import YES, Backend, Call, Launch, Support, no
+from rls_bench.problems import binding
+from rls_bench.problems.inputs import Inputs, visible_keys
 from rls_bench.problems.problem import Problem
 
 ONE_PASS = "one pass of SDPA keeps no unsteered weights: eps must be 0"
@@ -24,34 +29,23 @@ def _one_pass(problem: Problem) -> Support:
 
 
 class _Masked(Backend):
-    """Once: the visibility mask. In the call: λ b, joined with the mask, and the kernel."""
-
-    kernel: SDPBackend
+    """Once: the mask, and what padding holds zeroed. In the call: λ b, joined with the mask, and the kernel."""
 
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once."""
         visible = inputs.visible()
-        hidden = _hidden_rows(inputs, visible)
+        hidden = _hidden_rows(inputs.problem, visible)
+        key, value = inputs.without_padding()
 
         def call() -> Tensor:
-            logit_bias = self.mask(inputs)
-            output = sdpa_with_bias(
-                inputs.query,
-                inputs.key,
-                inputs.value,
-                logit_bias,
-                visible,
-                scale=inputs.scale,
-                is_causal=False,
-                kernel=self.kernel,
-            )
+            output = self.attend(inputs.query, key, value, _mask(inputs, visible), inputs.scale)
             return output if hidden is None else output.masked_fill(hidden, 0.0)
 
         return call
 
-    def mask(self, inputs: Inputs) -> Tensor:
-        """λ b in the dtype that the kernel takes."""
-        return inputs.logit_bias()
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The kernel; ``mask`` is float32 [B or 1, Hq or 1, Lq or 1, Lk]."""
+        raise NotImplementedError
 
 
 class Math(_Masked):
@@ -59,12 +53,15 @@ class Math(_Masked):
 
     name = "sdpa-math"
     summary = "torch SDPA, math kernel, bias as mask"
-    kernel = SDPBackend.MATH
     kernels = ("_scaled_dot_product_attention_math",)
 
     def supports(self, problem: Problem) -> Support:
         """Everything that one pass can do."""
         return _one_pass(problem)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The composite kernel."""
+        return math_attention(query, key, value, mask, scale=scale, is_causal=False)
 
 
 class Efficient(_Masked):
@@ -72,7 +69,6 @@ class Efficient(_Masked):
 
     name = "sdpa-efficient"
     summary = "torch SDPA, memory-efficient CUDA kernel, bias as mask"
-    kernel = SDPBackend.EFFICIENT_ATTENTION
     kernels = ("efficient_attention", "fmha_cutlass")
 
     def available(self) -> Support:
@@ -96,9 +92,12 @@ class Efficient(_Masked):
             return no("builds a full [B, H, Lq, Lk] gradient of the mask, or crashes (pytorch #148476)")
         return YES
 
-    def mask(self, inputs: Inputs) -> Tensor:
-        """λ b rounded to query's dtype."""
-        return inputs.logit_bias().to(inputs.query.dtype)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The kernel, with the mask rounded to query's dtype, whose range λ b keeps to."""
+        if query.dtype != torch.float32:
+            most = torch.finfo(query.dtype).max
+            mask = torch.where(mask == -torch.inf, mask, mask.clamp(-most, most)).to(query.dtype)
+        return efficient_attention(query, key, value, mask, scale=scale)
 
 
 class CuDNN(_Masked):
@@ -106,7 +105,6 @@ class CuDNN(_Masked):
 
     name = "sdpa-cudnn"
     summary = "torch SDPA, cuDNN kernel, bias as mask"
-    kernel = SDPBackend.CUDNN_ATTENTION
     kernels = ("cudnn",)
 
     def available(self) -> Support:
@@ -133,12 +131,16 @@ class CuDNN(_Masked):
             return no("has no gradient for the mask")
         return YES
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """The kernel."""
+        return cudnn_attention(query, key, value, mask, scale=scale)
+
 
 class CpuFlash(Backend):
     """torch's CPU flash kernel.
 
-    Once: the visibility mask, unless the kernel's own causal mask serves. In the call: λ b, joined with the mask, and
-    the kernel.
+    Once: the visibility mask, unless the kernel's own causal mask serves, and what padding holds zeroed. In the call:
+    λ b, joined with the mask, and the kernel.
     """
 
     name = "sdpa-cpu"
@@ -161,34 +163,64 @@ class CpuFlash(Backend):
         """Returns the call; see the class for what is done once."""
         own_causal = _has_own_causal(inputs)
         visible = None if own_causal else inputs.visible()
-        hidden = _hidden_rows(inputs, visible)
+        hidden = _hidden_rows(inputs.problem, visible)
+        key, value = inputs.without_padding()
 
         def call() -> Tensor:
-            output = cpu_flash_with_bias(
-                inputs.query,
-                inputs.key,
-                inputs.value,
-                inputs.logit_bias(),
-                visible,
-                scale=inputs.scale,
-                is_causal=own_causal,
-            )
+            mask = _mask(inputs, visible)
+            output = flash_attention(inputs.query, key, value, mask, scale=inputs.scale, is_causal=own_causal)
             return output if hidden is None else output.masked_fill(hidden, 0.0)
 
         return call
 
-    def prepare_layers(self, inputs: Inputs) -> LayerCall:
-        """Makes λ b, joined with the mask, once for all layers."""
-        own_causal = _has_own_causal(inputs)
-        visible = None if own_causal else inputs.visible()
-        hidden = _hidden_rows(inputs, visible)
-        mask, scale = additive_mask(inputs.logit_bias(), visible), inputs.scale
+    def launch(self, inputs: Inputs, check_values: bool = False) -> Launch:
+        """Without lengths, layers share λ b joined with the mask, and calls the mask alone."""
+        if inputs.problem.has_key_lengths:
+            return super().launch(inputs, check_values)
+        return _CpuFlashLaunch(inputs, check_values)
 
-        def call(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            output = cpu_flash_with_bias(query, key, value, mask, None, scale=scale, is_causal=own_causal)
-            return output if hidden is None else output.masked_fill(hidden, 0.0)
 
-        return call
+class _CpuFlashLaunch(Launch):
+    """Sees the mask, steers λ b joined with it, runs the kernel. There is no padding."""
+
+    def __init__(self, inputs: Inputs, check_values: bool) -> None:
+        self._problem = inputs.problem
+        self._device = inputs.query.device
+        self._scale = inputs.scale
+        self._bias_shape = (*inputs.bias.shape[:2], 1, inputs.bias.shape[2])
+        self._check_values = check_values
+        self._own_causal = _has_own_causal(inputs)
+        self._strength = binding.KeptStrength(self._device)
+
+    def see(self, key_lengths: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The visibility mask, unless the kernel's own causal mask serves, and the rows that see nothing."""
+        visible = None if self._own_causal else visible_keys(self._problem, key_lengths, self._device)
+        return visible, _hidden_rows(self._problem, visible)
+
+    def steer(
+        self, bias: Tensor, strength: float | Tensor, seen: tuple[Tensor | None, Tensor | None]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """λ b joined with the mask, and the rows that see nothing."""
+        if self._check_values:
+            binding.check_steering(bias, strength)
+        visible, hidden = seen
+        added = self._strength.lay_out(strength).unsqueeze(-1) * bias.float().view(self._bias_shape)
+        return _joined(added, visible), hidden
+
+    def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor | None, Tensor | None]) -> Tensor:
+        """The kernel's output."""
+        mask, hidden = steering
+        output = flash_attention(query, key, value, mask, scale=self._scale, is_causal=self._own_causal)
+        return output if hidden is None else output.masked_fill(hidden, 0.0)
+
+
+def _mask(inputs: Inputs, visible: Tensor | None) -> Tensor:
+    """λ b, with -inf where nothing is visible."""
+    return _joined(inputs.logit_bias(), visible)
+
+
+def _joined(logit_bias: Tensor, visible: Tensor | None) -> Tensor:
+    return logit_bias if visible is None else torch.where(visible, logit_bias, -torch.inf)
 
 
 def _has_own_causal(inputs: Inputs) -> bool:
@@ -196,9 +228,9 @@ def _has_own_causal(inputs: Inputs) -> bool:
     return inputs.problem.masks_causally and inputs.problem.is_square and inputs.key_lengths is None
 
 
-def _hidden_rows(inputs: Inputs, visible: Tensor | None) -> Tensor | None:
+def _hidden_rows(problem: Problem, visible: Tensor | None) -> Tensor | None:
     """Queries that see no key, bool, broadcast to the output; None where there can be none."""
-    return None if visible is None or not inputs.may_hide_whole_rows() else ~visible.any(-1, keepdim=True)
+    return None if visible is None or not problem.may_hide_whole_rows else ~visible.any(-1, keepdim=True)
 
 
 def _cuda() -> Support:

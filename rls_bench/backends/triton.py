@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from rls_bench.backends.derivatives import differentiable, refuse_tangents
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Support, no
 from rls_bench.errors import BackendUnavailable
 from rls_bench.problems.inputs import Inputs
@@ -63,6 +64,7 @@ class Triton(Backend):
         from rls_kernels.triton import attention
 
         problem = inputs.problem
+        refuse_tangents(self.name, inputs)
         tensors = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength, inputs.key_lengths)
         options: dict[str, Any] = {
             "scale": inputs.scale,
@@ -73,7 +75,7 @@ class Triton(Backend):
 
         def call() -> Any:
             output, stats = attention.steered_attention(*tensors, **options)
-            return (output, AttentionStats(*stats)) if problem.return_stats else output
+            return (output, differentiable(inputs, AttentionStats(*stats))) if problem.return_stats else output
 
         if inputs.query.device.type == "cuda" and not torch.compiler.is_compiling():
             call()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rls_baselines.sdpa import cpu_flash_with_bias, sdpa_with_bias
+from rls_baselines.sdpa import additive_mask, flash_attention, math_attention
 from torch import Tensor
-from torch.nn.attention import SDPBackend
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
 from rls_bench.problems.inputs import Inputs
@@ -14,7 +13,8 @@ from rls_bench.problems.problem import Problem
 class Unsteered(Backend):
     """Plain SDPA by torch's flash kernel, or its math kernel where flash cannot; bias and strength are ignored.
 
-    Once: the visibility mask, unless the kernel's own causal mask serves. In the call: the kernel.
+    Once: the visibility mask, unless the kernel's own causal mask serves, and what padding holds zeroed. In the call:
+    the kernel.
     """
 
     name = "unsteered"
@@ -33,24 +33,12 @@ class Unsteered(Backend):
         problem = inputs.problem
         own_causal = problem.masks_causally and problem.is_square and inputs.key_lengths is None
         visible = None if own_causal else inputs.visible()
-        kernel = SDPBackend.FLASH_ATTENTION if self._flash_can(problem, visible) else SDPBackend.MATH
+        attend = flash_attention if self._flash_can(problem, visible) else math_attention
+        mask = additive_mask(None, visible)
+        key, value = inputs.without_padding()
 
         def call() -> Tensor:
-            if problem.device == "cpu" and kernel is SDPBackend.FLASH_ATTENTION:
-                output = cpu_flash_with_bias(
-                    inputs.query, inputs.key, inputs.value, None, visible, scale=inputs.scale, is_causal=own_causal
-                )
-            else:
-                output = sdpa_with_bias(
-                    inputs.query,
-                    inputs.key,
-                    inputs.value,
-                    None,
-                    visible,
-                    scale=inputs.scale,
-                    is_causal=own_causal,
-                    kernel=kernel,
-                )
+            output = attend(inputs.query, key, value, mask, scale=inputs.scale, is_causal=own_causal)
             if visible is None or not inputs.may_hide_whole_rows():
                 return output
             return output.masked_fill(~visible.any(-1, keepdim=True), 0.0)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from rls_baselines.valuefold import EXTRA_COLUMNS, key_weights, value_folded_attention
+import torch
+from rls_baselines.sdpa import flash_attention, pad_columns
+from rls_baselines.valuefold import EXTRA_COLUMNS, LEAST_MASS, fold_values, key_weights, unfold
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
+from rls_bench.backends.ranges import can_be_read
+from rls_bench.errors import BackendUnsupported
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
 
 class ValueFold(Backend):
-    """Once: nothing but the padding mask. In the call: the weights, the folded values, the kernel, the division."""
+    """Once: the padding mask, and what padding holds overwritten. In the call: the weights, the folded values, the
+    kernel, the division.
+
+    A row of which the plain weights all but vanish where the saliency lifts is beyond it: refused where values can be
+    read, NaN elsewhere.
+    """
 
     name = "valuefold"
     summary = "exp(λb) folded into the flash kernel's values, exact eps"
@@ -43,18 +52,37 @@ class ValueFold(Backend):
         """Returns the call; see the class for what is done once."""
         visible = inputs.visible()
         padding = None if visible is None else visible[:, :, 0, :]
+        key, value = inputs.without_padding()
+        if visible is not None:
+            # The kernel weighs padding, too: as the first key, it outweighs nothing that is seen.
+            key = torch.where(visible.mT, key, key[:, :, :1])
+        # The kernel wants Dq = Dk = Dv: zero columns leave every score as it is.
+        width = max(inputs.problem.head_dim, inputs.problem.value_dim + EXTRA_COLUMNS)
+        key = pad_columns(key, width - key.shape[-1])
+        checked = can_be_read(inputs)
 
         def call() -> Tensor:
             weights = key_weights(inputs.logit_bias()[:, :, 0, :], padding)
-            return value_folded_attention(
-                inputs.query,
-                inputs.key,
-                inputs.value,
-                weights,
-                padding,
-                eps=inputs.problem.eps,
+            folded = fold_values(value, weights, padding)
+            sums = flash_attention(
+                pad_columns(inputs.query, width - inputs.query.shape[-1]),
+                key,
+                pad_columns(folded, width - folded.shape[-1]),
+                None,
                 scale=inputs.scale,
+                is_causal=False,
             )
+            output, mass = unfold(sums[..., : folded.shape[-1]], value, weights, inputs.problem.eps)
+            lost = ~(mass >= LEAST_MASS)
+            if visible is not None:
+                empty = ~visible.any(-1, keepdim=True)
+                output, lost = output.masked_fill(empty, 0.0), lost & ~empty
+            if checked and bool((lost & ~mass.isnan()).any()):
+                raise BackendUnsupported(
+                    f"backend 'valuefold': wanted keys that keep {LEAST_MASS:g} of a row's plain weight where λb lifts "
+                    f"them; got {float(mass[lost].min()):.3g}. Take a smaller strength, or another backend"
+                )
+            return output.masked_fill(lost, torch.nan).to(inputs.query.dtype)
 
         return call
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rls_bench.choose.evidence import Candidate, Cell, Objective
 from rls_bench.choose.pareto import Standing, standings
 from rls_bench.policy import file as policy_file
-from rls_bench.records.statistics import ratio_interval
+from rls_bench.records.statistics import Estimate
 
 # A difference up to this is none, even where the noise floor is lower.
 TIE = 0.01
@@ -54,13 +54,15 @@ class Decision:
     worst_regret: float | None = None
     regret_bound: float | None = None
     standings: tuple[Standing, ...] = field(default_factory=tuple)
+    # Batch and heads, where those of one length want backends of their own.
+    shape: str = ""
 
     @property
     def regime(self) -> str:
         """``prefill bfloat16 causal D64``."""
         problem = self.cells[0].problem
         dims = f"D{problem.head_dim}" + (f"/{problem.value_dim}" if problem.value_dim != problem.head_dim else "")
-        return f"{policy_file.kind(problem).title} {dims}"
+        return " ".join(filter(None, (policy_file.kind(problem).title, dims, self.shape)))
 
     @property
     def lengths(self) -> str:
@@ -83,17 +85,15 @@ def weigh(cells: Sequence[Cell], objective: Objective = "latency") -> Decision:
     if not costs:
         return Decision(tuple(cells), None, "")
     # Of each problem, the least cost among all that may be chosen for it, common to the others or not.
-    least = [
-        min(cost for other in cell.candidates.values() if (cost := _cost(other, objective)) is not None)
-        for cell in cells
-    ]
+    found = [[cost_of(other, objective) for other in _racers(cell).values()] for cell in cells]
+    least = [min(cost for cost in known if cost is not None) for known in found]
     regrets = {
         name: [math.log(cost / best) for cost, best in zip(known, least, strict=True)] for name, known in costs.items()
     }
     best = min(regrets, key=lambda name: (_mean(regrets[name]), name))
-    tie = math.log1p(_tie(cells))
-    tied = [name for name in regrets if _farthest(regrets[name], regrets[best]) <= tie]
-    chosen = min(tied, key=lambda name: _tie_break(cells, name))
+    tied = [name for name in regrets if name == best or _ties(cells, name, best, regrets, objective)]
+    # Who has launches enough goes first: a tie with one that hasn't settles nothing.
+    chosen = min(tied, key=lambda name: (_fewest_launches(cells, name) < FEWEST_LAUNCHES, _tie_break(cells, name)))
     others = sorted((name for name in regrets if name != chosen), key=lambda name: _mean(regrets[name]))
     return Decision(
         cells=tuple(cells),
@@ -116,11 +116,18 @@ def _judge(found: Decision, objective: Objective, suite: str) -> Decision:
         # Nothing tells those apart that lie within the noise.
         bound, rival = tie, found.tied[0]
     found = replace(found, regret_bound=bound)
-    fewest = min(len(cell.candidates[chosen].launches) for cell in found.cells)
+    fewest = _fewest_launches(found.cells, chosen)
     if fewest < FEWEST_LAUNCHES:
         why = f"{chosen} was measured in {fewest} launches; wanted at least {FEWEST_LAUNCHES}"
         return replace(found, backend=None, why=why, settle=_command(suite, found.order[:2], FEWEST_LAUNCHES))
-    if objective == "latency" and found.regret_bound is not None and found.regret_bound > MOST_REGRET:
+    if objective == "latency" and bound == math.inf:
+        why = f"how far {rival} scatters is not known: it has too few launches, or too coarse a clock"
+        return replace(found, backend=None, why=why, settle=_command(suite, (chosen, rival), FEWEST_LAUNCHES))
+    certain, other, where = _certain_regret(found.cells, chosen)
+    if objective == "latency" and certain > MOST_REGRET:
+        why = f"{chosen} is {certain:.0%} slower than {other} on {where}, for certain, and no other does better in all"
+        return replace(found, backend=None, why=why, settle="no launches do: name a backend for each problem")
+    if objective == "latency" and found.regret_bound is not None and not found.regret_bound <= MOST_REGRET:
         why = f"{chosen} may be up to {found.regret_bound:.0%} slower than {rival}, for all that was measured"
         # The interval shrinks with the root of the launches.
         wanted = math.ceil(fewest * (found.regret_bound / MOST_REGRET) ** 2) + 1
@@ -152,23 +159,29 @@ def _nobody(cells: Sequence[Cell], objective: Objective, suite: str) -> Decision
 
 
 def _command(suite: str, backends: Sequence[str], launches: int) -> str:
-    words = ["rls-bench run"] + [f"--suite {suite}"] * bool(suite) + [f"--backend {name}" for name in backends]
+    words = ["rls-bench run"] + problem_words(suite) + [f"--backend {name}" for name in backends]
     return " ".join([*words, f"--launches {launches}"])
+
+
+def problem_words(suite: str) -> list[str]:
+    """The words that ask ``run`` for the problems of a record again: its suite, or the options that it was run with."""
+    return [suite if suite.startswith("--") else f"--suite {suite}"] if suite else []
 
 
 def _common(cells: Sequence[Cell]) -> list[str]:
     """Backends that may be chosen for every one of the cells."""
-    shared = set.intersection(*(set(cell.candidates) for cell in cells))
+    shared = set.intersection(*(set(_racers(cell)) for cell in cells))
     return sorted(shared)
 
 
 def _costs(cells: Sequence[Cell], name: str, objective: Objective) -> list[float] | None:
-    found = [_cost(cell.candidates[name], objective) for cell in cells]
+    found = [cost_of(cell.candidates[name], objective) for cell in cells]
     known = [cost for cost in found if cost is not None]
     return known if len(known) == len(found) else None
 
 
-def _cost(candidate: Candidate, objective: Objective) -> float | None:
+def cost_of(candidate: Candidate, objective: Objective) -> float | None:
+    """What the objective counts of ``candidate``; None where it isn't known."""
     if objective == "latency":
         return candidate.latency_ns
     cost = candidate.joules if objective == "energy" else candidate.error
@@ -181,12 +194,35 @@ def _tie(cells: Sequence[Cell]) -> float:
     return max(TIE, *(cell.noise_floor for cell in cells))
 
 
+def _ties(
+    cells: Sequence[Cell], name: str, best: str, regrets: Mapping[str, Sequence[float]], objective: Objective
+) -> bool:
+    """Whether ``name`` cannot be told from ``best``: over all cells together, nor as clearly slower on any of them."""
+    tie = math.log1p(_tie(cells))
+    if max(one - other for one, other in zip(regrets[name], regrets[best], strict=True)) <= tie:
+        return True
+    if objective != "latency":
+        return False
+    ratios = [cell.candidates[name].latency.over(cell.candidates[best].latency) for cell in cells]
+    return together(ratios).interval().low <= 1 and all(ratio.interval().low <= math.exp(tie) for ratio in ratios)
+
+
+def together(ratios: Sequence[Estimate]) -> Estimate:
+    """The mean of several log ratios, each problem counting alike."""
+    count, total = len(ratios), math.fsum(ratio.variance for ratio in ratios)
+    mean, blur = _mean([ratio.mean for ratio in ratios]), _mean([ratio.blur for ratio in ratios])
+    if not 0 < total < math.inf:
+        return Estimate(mean, total, 1.0, blur)
+    freedom = total**2 / math.fsum(ratio.variance**2 / ratio.freedom for ratio in ratios)
+    return Estimate(mean, total / count**2, freedom, blur)
+
+
+def _fewest_launches(cells: Sequence[Cell], name: str) -> int:
+    return min(cell.candidates[name].launches for cell in cells)
+
+
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _farthest(one: Sequence[float], other: Sequence[float]) -> float:
-    return max(a - b for a, b in zip(one, other, strict=True))
 
 
 def _tie_break(cells: Sequence[Cell], name: str) -> tuple[float, float, int, str]:
@@ -204,12 +240,37 @@ def _regret_bound(cells: Sequence[Cell], chosen: str, objective: Objective) -> t
         return None, ""
     bound, rival = 0.0, ""
     for cell in cells:
-        own = cell.candidates[chosen]
-        for name, other in cell.candidates.items():
-            if name == chosen or other.latency_ns > FAR * own.latency_ns:
-                continue
+        for name, ratio in _over_rivals(cell, chosen):
             # Two one-sided sides of 5 % make an interval of 90 %; only its upper end matters here.
-            high = ratio_interval(other.launches, own.launches, level=0.90).high - 1
+            high = ratio.interval(0.90).high - 1
             if high > bound:
                 bound, rival = high, name
     return bound, rival
+
+
+def _certain_regret(cells: Sequence[Cell], chosen: str) -> tuple[float, str, str]:
+    """How much slower the choice is on some problem whatever the luck, than which rival, and on which problem."""
+    found = [
+        (ratio.interval(0.99).low - 1, name, cell.problem.title)
+        for cell in cells
+        for name, ratio in _over_rivals(cell, chosen)
+    ]
+    return max(found, default=(0.0, "", ""))
+
+
+def is_certainly_slower(cell: Cell, chosen: str, by: float) -> bool:
+    """Whether some rival beats ``chosen`` on ``cell`` by more than ``by``, relative, at 99 % confidence."""
+    return any(ratio.interval(0.99).low > 1 + by for _, ratio in _over_rivals(cell, chosen))
+
+
+def _over_rivals(cell: Cell, chosen: str) -> Iterator[tuple[str, Estimate]]:
+    """The choice's latency over that of each rival that is not far behind for all to see."""
+    own = cell.candidates[chosen]
+    for name, other in _racers(cell).items():
+        if name != chosen and other.latency_ns <= FAR * own.latency_ns:
+            yield name, own.latency.over(other.latency)
+
+
+def _racers(cell: Cell) -> dict[str, Candidate]:
+    """Who may win: all that weren't raced out, or all where nobody else is left."""
+    return {name: one for name, one in cell.candidates.items() if not one.raced} or cell.candidates

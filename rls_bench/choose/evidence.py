@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Literal, TypeVar
-
-import numpy as np
 
 from rls_bench.machines.machine import Machine
 from rls_bench.policy import file as policy_file
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Question, Record
+from rls_bench.records.standing import entry_of, standing
+from rls_bench.records.statistics import Estimate, estimates
 
 Figure = TypeVar("Figure", int, float)
 Objective = Literal["latency", "energy", "error"]
@@ -30,18 +30,24 @@ class Limits:
 
 @dataclass
 class Candidate:
-    """One backend on one problem: a list of nanoseconds a call for each launch; the other figures may be unknown."""
+    """One backend on one problem: its latency in logarithms of nanoseconds; the other figures may be unknown.
 
-    launches: list[list[float]] = field(default_factory=list)
+    ``launches`` are processes, of all runs together. One that was ``raced`` out is slower than some other for certain,
+    and its few samples name no winner.
+    """
+
+    latency: Estimate
+    launches: int
     error: float | None = None
     joules: float | None = None
     peak_bytes: int | None = None
     compile_seconds: float | None = None
+    raced: bool = False
 
-    @cached_property
+    @property
     def latency_ns(self) -> float:
         """Geometric mean of the launches' medians."""
-        return float(np.exp(np.mean([np.log(np.median(samples)) for samples in self.launches])))
+        return math.exp(self.latency.mean)
 
 
 @dataclass
@@ -56,16 +62,17 @@ class Cell:
 
 @dataclass
 class Evidence:
-    """All cells of one machine with one set of versions, and where they came from."""
+    """All cells of one machine with one set of versions, and where they came from; ``older`` commits were left out."""
 
     machine: Machine
     cells: list[Cell]
     commits: tuple[str, ...]
     suites: tuple[str, ...]
+    older: tuple[str, ...] = ()
 
 
 def gather(records: Iterable[Record], limits: Limits | None = None, question: Question = "warm") -> list[Evidence]:
-    """The evidence of each machine. The A/A twin's launches and those of repeated runs count as one backend's."""
+    """The evidence of each machine: of each cell the newest commit's, all its runs and labels together."""
     machines: dict[tuple[str | None, ...], list[Record]] = {}
     for entry in records:
         machines.setdefault(tuple(policy_file.validity(entry.machine).values()), []).append(entry)
@@ -74,44 +81,58 @@ def gather(records: Iterable[Record], limits: Limits | None = None, question: Qu
 
 def _of_machine(records: list[Record], limits: Limits, question: Question) -> Evidence:
     cells: dict[Problem, Cell] = {}
+    told: dict[tuple[Problem, str], list[Record]] = {}
     for entry in records:
         if entry.backend != FLOOR:
             problem = replace(entry.problem, name="", seed=0)
-            _add(cells.setdefault(problem, Cell(problem)), entry, question)
-    for cell in cells.values():
-        for name, candidate in list(cell.candidates.items()):
+            cells.setdefault(problem, Cell(problem))
+            told.setdefault((problem, entry.backend), []).append(entry)
+    stands = {key: standing([entry_of(entry) for entry in entries]) for key, entries in told.items()}
+    timed = {key: found.evidence[question] for key, found in stands.items() if question in found.evidence}
+    latencies = estimates(
+        {key: found.units for key, found in timed.items()},
+        {key: found.blur for key, found in timed.items()},
+        # Runs scatter by more than launches do.
+        {key: found.launches == len(found.units) for key, found in timed.items()},
+    )
+    for key, found in stands.items():
+        cell, name = cells[key[0]], key[1]
+        if found.status != "ok":
+            cell.refused[name] = f"{found.status}: {found.reason}" if found.reason else found.status
+        elif key not in timed:
+            cell.refused[name] = f"no {question} latency" + (f": {found.reason}" if found.reason else "")
+        else:
+            newest = [entry for entry in told[key] if entry_of(entry).commit == found.commit]
+            candidate = _candidate(latencies[key], timed[key].launches, newest)
+            cell.noise_floor = max(cell.noise_floor, timed[key].floor)
             if reason := _breach(candidate, limits):
                 cell.refused[name] = reason
-            if name in cell.refused:
-                del cell.candidates[name]
-    commits = dict.fromkeys(entry.commit for entry in records if entry.commit)
+            else:
+                cell.candidates[name] = candidate
+    commits = dict.fromkeys(found.commit for found in stands.values() if found.commit)
+    older = dict.fromkeys(commit for found in stands.values() for commit in found.older if commit)
     suites = dict.fromkeys(entry.suite for entry in records if entry.suite)
-    return Evidence(records[-1].machine, list(cells.values()), tuple(commits), tuple(suites))
+    return Evidence(records[-1].machine, list(cells.values()), tuple(commits), tuple(suites), tuple(older))
 
 
-def _add(cell: Cell, entry: Record, question: Question) -> None:
-    cell.noise_floor = max(cell.noise_floor, entry.noise_floor or 0.0)
-    launches = [samples for samples in entry.samples_ns.get(question, []) if samples and min(samples) > 0]
-    if entry.status != "ok":
-        cell.refused[entry.backend] = f"{entry.status}: {entry.reason}" if entry.reason else entry.status
-        return
-    cell.refused.pop(entry.backend, None)
-    if not launches:
-        if entry.backend not in cell.candidates:
-            cell.refused[entry.backend] = f"no {question} latency" + (f": {entry.reason}" if entry.reason else "")
-        return
-    found = cell.candidates.setdefault(entry.backend, Candidate())
-    found.launches += launches
-    found.error = _most(found.error, entry.agreement.error if entry.agreement else None)
-    found.peak_bytes = _most(found.peak_bytes, entry.peak_bytes)
-    found.compile_seconds = _most(found.compile_seconds, entry.compile_seconds)
-    joules = entry.probes.get("nvml", {}).get("joules_per_call")
-    found.joules = _most(found.joules, joules if isinstance(joules, float) else None)
+def _candidate(latency: Estimate, launches: int, entries: list[Record]) -> Candidate:
+    """The other figures are the greatest of all records: a limit must hold in each."""
+    joules = [entry.probes.get("nvml", {}).get("joules_per_call") for entry in entries]
+    timed = [entry for entry in entries if entry.samples_ns]
+    return Candidate(
+        latency,
+        launches,
+        error=_most(entry.agreement.error for entry in entries if entry.agreement),
+        joules=_most(value for value in joules if isinstance(value, float)),
+        peak_bytes=_most(entry.peak_bytes for entry in entries),
+        compile_seconds=_most(entry.compile_seconds for entry in entries),
+        raced=bool(timed) and all(entry.stopped == "raced" for entry in timed),
+    )
 
 
-def _most(one: Figure | None, other: Figure | None) -> Figure | None:
-    known = [value for value in (one, other) if value is not None]
-    return max(known, default=None)
+def _most(values: Iterable[Figure | None]) -> Figure | None:
+    # NaN is not the greatest, and compares with nothing.
+    return max((value for value in values if value is not None and value == value), default=None)
 
 
 def _breach(candidate: Candidate, limits: Limits) -> str:
@@ -119,11 +140,11 @@ def _breach(candidate: Candidate, limits: Limits) -> str:
     if limits.max_error is not None:
         if candidate.error is None:
             return "error not measured"
-        if candidate.error > limits.max_error:
+        if not candidate.error <= limits.max_error:
             return f"error {candidate.error:.2g} above {limits.max_error:.2g}"
     if limits.max_bytes is not None:
         if candidate.peak_bytes is None:
             return "memory not measured"
-        if candidate.peak_bytes > limits.max_bytes:
+        if not candidate.peak_bytes <= limits.max_bytes:
             return f"{candidate.peak_bytes / 2**20:,.0f} MiB above {limits.max_bytes / 2**20:,.0f} MiB"
     return ""

@@ -6,9 +6,10 @@ long as some backend is within a tie of the best everywhere; where the winner fl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 
-from rls_bench.choose.decision import Decision, decide, weigh
+from rls_bench.choose.decision import Decision, decide, is_certainly_slower, weigh
 from rls_bench.choose.evidence import Cell, Evidence, Objective
 from rls_bench.policy import file as policy_file
 from rls_bench.policy.file import Kind
@@ -32,22 +33,52 @@ def choose(evidence: Evidence, objective: Objective = "latency") -> list[Decisio
 
 
 def _split(cells: list[Cell], objective: Objective, suite: str) -> list[Decision]:
+    steps = _steps(cells)
+    if all(_holds(step, objective) for step in steps):
+        return [decide(regime, objective, suite) for regime in _joined(steps, objective)]
+    # Of one length batches or heads want backends of their own, and no number of launches would change that.
+    shapes: dict[str, list[Cell]] = {}
+    for cell in cells:
+        shapes.setdefault(_shape(cell), []).append(cell)
+    return [
+        replace(decide(regime, objective, suite), shape=shape)
+        for shape, members in shapes.items()
+        for regime in _joined(_steps(members), objective)
+    ]
+
+
+def _steps(cells: list[Cell]) -> list[list[Cell]]:
+    """The cells of each key length, from short to long."""
+
     def key_length(cell: Cell) -> int:
         return cell.problem.key_length
 
+    return [list(step) for _, step in groupby(sorted(cells, key=key_length), key_length)]
+
+
+def _joined(steps: list[list[Cell]], objective: Objective) -> list[list[Cell]]:
     regimes: list[list[Cell]] = []
-    for _, same_length in groupby(sorted(cells, key=key_length), key_length):
-        step = list(same_length)
-        if regimes and _holds(weigh([*regimes[-1], *step], objective)):
+    for step in steps:
+        if regimes and _holds([*regimes[-1], *step], objective):
             regimes[-1] += step
         else:
-            regimes.append(step)
-    return [decide(regime, objective, suite) for regime in regimes]
+            regimes.append(list(step))
+    return regimes
 
 
-def _holds(joined: Decision) -> bool:
-    """Whether one backend serves all of ``joined``."""
-    if joined.worst_regret is None:
+def _shape(cell: Cell) -> str:
+    problem = cell.problem
+    heads = f"{problem.query_heads}" + (f"/{problem.kv_heads}" if problem.kv_heads != problem.query_heads else "")
+    return f"B{problem.batch} H{heads}"
+
+
+def _holds(cells: list[Cell], objective: Objective) -> bool:
+    """Whether one backend serves all of ``cells``, for all that the figures can tell."""
+    found = weigh(cells, objective)
+    if found.backend is None or found.worst_regret is None:
         return False
-    tie = max(cell.noise_floor for cell in joined.cells)
-    return joined.worst_regret <= max(MOST_REGRET, tie)
+    allowed = max(MOST_REGRET, *(cell.noise_floor for cell in cells))
+    if objective != "latency":
+        return found.worst_regret <= allowed
+    chosen = found.backend
+    return not any(is_certainly_slower(cell, chosen, allowed) for cell in cells)

@@ -6,7 +6,20 @@ from collections.abc import Callable
 
 import typer
 
-from rls_bench.cli import choose, compare, conformance, doctor, evaluate, inspect, profile, report, run, show, sweep
+from rls_bench.cli import (
+    choose,
+    compare,
+    conformance,
+    doctor,
+    evaluate,
+    inspect,
+    profile,
+    report,
+    run,
+    show,
+    suites,
+    sweep,
+)
 from rls_bench.cli import list as listing
 from rls_bench.cli.grouped_help import GroupedHelp
 from rls_bench.cli.main import main
@@ -43,6 +56,7 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
     "Look inside": [
         ("list", listing.list_backends, "The backends, and why one is missing."),
         ("doctor", doctor.doctor, "This machine, and what to install."),
+        ("suites", suites.list_suites, "The workloads that come along, in words."),
         ("show", show.show, "The tables of a recorded run again."),
         ("inspect", inspect.inspect, "What the Triton kernels compile to; needs no GPU."),
     ],

@@ -84,6 +84,9 @@ def choose(
     console = Console()
     for evidence, decisions in decided:
         console.print(evidence.machine.title, style="bold")
+        if evidence.older:
+            commits = ", ".join(commit[:12] for commit in evidence.older)
+            console.print(f"of each cell the newest commit counts; left out: {commits}", soft_wrap=True)
         console.print(_choices(decisions), _front(decisions))
         for decision in decisions:
             if decision.backend is None:
@@ -155,4 +158,4 @@ def _front(decisions: list[Decision]) -> Table:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{max(value, 0.0):.1%}"
+    return "" if value is None else f"{value:.1%}"

@@ -38,6 +38,9 @@ def compare(
     output: Annotated[
         Format, typer.Option("--format", help="text, json, markdown, or github (annotations).")
     ] = Format.text,
+    strict: Annotated[
+        bool, typer.Option(help="Call a cell slower or faster only where it is by more than the threshold for certain.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     across_machines: Annotated[
         bool, typer.Option(help="Compare even if the two come from different machines.")
@@ -50,7 +53,7 @@ def compare(
     from rls_bench.compare import load, render
 
     sides = (load(path, across_machines=across_machines) for path in (base, new))
-    comparison = judge(*sides, threshold=margin, across_machines=across_machines)
+    comparison = judge(*sides, threshold=margin, across_machines=across_machines, strict=strict)
     if output is Format.text:
         from rls_bench.cli.console import Console
 

@@ -34,12 +34,16 @@ def conformance(
 
 def _measurable(console: Console) -> list[str]:
     """Registered backends that can be measured here; the reason of each that cannot is printed."""
-    from rls_bench.backends import registry
+    from rls_bench.backends import asking, registry
+    from rls_bench.errors import BackendUnavailable
 
     chosen = []
     for name in registry.names():
-        backend = registry.get(name)
-        refusals = [answer.reason for answer in (backend.available(), backend.measurable()) if not answer]
+        try:
+            backend = registry.get(name)
+            refusals = [answer.reason for answer in (asking.proven(backend), asking.measurable(backend)) if not answer]
+        except BackendUnavailable as error:
+            refusals = [str(error)]
         if refusals:
             console.print(f"{name}: not checked: {refusals[0]}", soft_wrap=True)
         else:
@@ -50,19 +54,22 @@ def _measurable(console: Console) -> list[str]:
 def _faults(console: Console, name: str, device: str) -> int:
     """Print the outcome of every case of one backend; how many do not conform."""
     import os
+    from contextlib import suppress
 
     from rls_bench.agreement import conformance as suite
-    from rls_bench.backends import registry
+    from rls_bench.backends import asking, registry
     from rls_bench.backends.interface import Backend
     from rls_bench.errors import BackendUnavailable
     from rls_bench.escape import text
 
-    backend = registry.get(name)
-    # What is no backend has no such questions to be asked; the suite's first case tells.
+    backend = registry.find(name)
+    # What is no backend has no such questions to be asked, and one that raises gives no answer; the suite's first case
+    # tells of both.
     if isinstance(backend, Backend):
-        os.environ.update(backend.environment())
-        if not (available := backend.available()):
-            raise BackendUnavailable(f"backend {name}: {available.reason}")
+        with suppress(Exception, SystemExit):
+            os.environ.update(backend.environment())
+        if suite.check_interface(backend).holds and not (proven := asking.proven(backend)):
+            raise BackendUnavailable(f"backend {name}: {proven.reason}")
     console.print(name, style="bold", soft_wrap=True)
     outcomes = []
     for outcome in suite.check(backend, device):

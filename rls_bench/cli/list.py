@@ -46,7 +46,7 @@ def list_backends(json: Annotated[bool, typer.Option("--json", help="One object 
 
 def backends_here() -> list[Listed]:
     """Every registered backend, those first that this machine can time."""
-    from rls_bench.backends import registry
+    from rls_bench.backends import asking, registry
     from rls_bench.errors import BackendUnavailable
 
     found = []
@@ -56,13 +56,14 @@ def backends_here() -> list[Listed]:
         except BackendUnavailable as error:
             found.append(Listed(name, "broken", "", str(error)))
             continue
-        available, measurable = backend.available(), backend.measurable()
-        if not available:
-            found.append(Listed(name, "unavailable", backend.summary, available.reason))
-        elif not measurable:
-            found.append(Listed(name, "agreement only", backend.summary, measurable.reason))
+        what = str(getattr(backend, "summary", ""))
+        # Built and tried, so that what is listed as measured works.
+        if not (proven := asking.proven(backend)):
+            found.append(Listed(name, "unavailable", what, proven.reason))
+        elif not (measurable := asking.measurable(backend)):
+            found.append(Listed(name, "agreement only", what, measurable.reason))
         else:
-            found.append(Listed(name, "measured", backend.summary, ""))
+            found.append(Listed(name, "measured", what, ""))
     return sorted(found, key=lambda one: (list(STYLES).index(one.status), one.why, one.name))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from rls_bench.cli import problem_argument
 
 if TYPE_CHECKING:
     from rls_bench.cli.console import Console
@@ -15,17 +18,25 @@ if TYPE_CHECKING:
 
 def run(
     suite: Annotated[str, typer.Option(help="A suite by name; the machine chooses where none is given.")] = "",
+    problem: Annotated[list[str] | None, typer.Option(help=f"{problem_argument.HELP} Repeat for several.")] = None,
+    workload: Annotated[
+        Path | None, typer.Option(help="Problems with weights from a TOML file, the weightiest first.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Run every problem at these batches: 1,8,64.")] = "",
+    length: Annotated[str, typer.Option(help="Run every problem at these numbers of keys: 1024,4096.")] = "",
     backend: Annotated[
         list[str] | None, typer.Option(help="A backend by name; repeat for several. All by default.")
     ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="Run every problem in this dtype.")
     ] = None,
-    inputs: Annotated[Literal["real", "random"], typer.Option(help="Captured tensors, or random ones.")] = "real",
+    inputs: Annotated[
+        Literal["real", "random"] | None, typer.Option(help="Captured tensors (the default), or random ones.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Results file to append to [results/<time>.jsonl].")] = None,
     budget: Annotated[float, typer.Option(help="Seconds for the whole run.", min=1.0)] = 60.0,
     launches: Annotated[int, typer.Option(help="Process launches of each cell.", min=1)] = 3,
-    seed: Annotated[int, typer.Option(help="Seed of inputs and of the order of turns.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of inputs and of the order of turns.")] = None,
     race: Annotated[bool, typer.Option(help="Stop early what is far behind the best.")] = True,
     probe: Annotated[list[str] | None, typer.Option(help="A probe by name; repeat for several.")] = None,
     resume: Annotated[
@@ -36,56 +47,66 @@ def run(
     from rls_bench import runner
     from rls_bench.cli import tables
     from rls_bench.cli.console import Console
+    from rls_bench.problems import suites
+    from rls_bench.records.latency import Latencies
 
     console = Console()
     if resume:
         plan, path = _unfinished(resume), resume
     else:
-        plan = _plan(suite, backend, dtype, inputs, budget, launches, seed, race, probe)
+        from rls_bench.machines import host
+
+        device = host.device()
+        chosen = problem_argument.select(
+            device,
+            suite=suite,
+            problems=problem,
+            workload=workload,
+            batch=batch,
+            length=length,
+            default_suite=suites.default(device, host.cpu_isa()),
+        )
+        plan = _plan(chosen, backend, dtype, inputs, budget, launches, seed, race, probe)
         path = out or Path("results") / f"{datetime.now():%Y-%m-%dT%H-%M-%S}.jsonl"
     summary = _run_with_progress(console, runner.run, plan, path, resume is not None)
     groups = tables.by_problem(summary.records)
+    latencies = Latencies(summary.records)
     for group in groups:
-        tables.show(console, group, summary.noise_floor)
+        tables.show(console, group, summary.noise_floor, latencies)
     for warning in summary.warnings:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     console.print(f"time: {summary.effort.title}", soft_wrap=True)
     console.print(f"records: {path}", soft_wrap=True)
     for group in groups:
-        console.print(tables.verdict(group, summary.noise_floor), soft_wrap=True)
+        console.print(tables.verdict(group, summary.noise_floor, latencies), soft_wrap=True)
     if any(record.status in tables.BROKEN for record in summary.records):
         raise typer.Exit(1)
 
 
 def _plan(
-    suite: str,
+    chosen: problem_argument.Selection,
     backends: list[str] | None,
     dtype: str | None,
-    inputs: str,
+    inputs: str | None,
     budget: float,
     launches: int,
-    seed: int,
+    seed: int | None,
     race: bool,
     probes: list[str] | None,
 ) -> Plan:
     from rls_bench.backends import registry
-    from rls_bench.machines import host
-    from rls_bench.problems import suites
     from rls_bench.runner import Plan
 
-    device = host.device()
-    name = suite or suites.default(device, host.cpu_isa())
-    changes: dict[str, Any] = {"inputs": inputs, "seed": seed, **({"dtype": dtype} if dtype else {})}
-    try:
-        problems = suites.get(name, device, **changes)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    # What is left out leaves a problem its own.
+    changes: dict[str, Any] = {"inputs": inputs, "seed": seed, "dtype": dtype}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    problems = [replace(problem, **changes) for problem in chosen.problems]
     return Plan(
         # A dtype for all can make two problems of a suite the same work.
         problems=list({problem.key: problem for problem in problems}.values()),
         backends=backends or registry.names(),
-        suite=name,
-        seed=seed,
+        suite=chosen.words.removeprefix("--suite ") if " --" not in chosen.words else chosen.words,
+        seed=seed or 0,
         launches=launches,
         budget_seconds=budget,
         race=race,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from rls_bench.cli.console import Console
+    from rls_bench.records.latency import Latencies
     from rls_bench.records.record import Question, Record
     from rls_bench.records.statistics import Interval
 
@@ -26,9 +28,17 @@ def by_problem(records: Iterable[Record]) -> list[list[Record]]:
     return list(groups.values())
 
 
-def show(console: Console, records: Sequence[Record], noise_floor: float | None = None) -> None:
-    """Print the table of one problem and, under it, what each backend had to say."""
-    console.print(_table(records, noise_floor))
+def show(
+    console: Console,
+    records: Sequence[Record],
+    noise_floor: float | None = None,
+    latencies: Latencies | None = None,
+) -> None:
+    """Print the table of one problem and, under it, what each backend had to say.
+
+    ``latencies`` are those of the whole run: its other problems tell how far launches scatter.
+    """
+    console.print(_table(records, noise_floor, latencies or _latencies(records)))
     backends_by_note: dict[str, list[str]] = {}
     for record in sorted(without_twins(records), key=_order):
         for note in _notes(record):
@@ -38,7 +48,7 @@ def show(console: Console, records: Sequence[Record], noise_floor: float | None 
         console.print(line, soft_wrap=True, style="dim")
 
 
-def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
+def _table(records: Sequence[Record], noise_floor: float | None, latencies: Latencies) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -53,7 +63,7 @@ def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
         padding=0,
         title=f"{problem.name}: {problem.title}" if problem.name else problem.title,
         title_justify="left",
-        caption=None if noise_floor is None else f"noise floor {noise_floor:.1%}: a smaller difference is none",
+        caption=_floors(records, noise_floor),
         caption_justify="left",
     )
     result.add_column("backend", no_wrap=True)
@@ -64,40 +74,55 @@ def _table(records: Sequence[Record], noise_floor: float | None) -> Table:
     for heading in ("× un-\nsteered", "peak\nMiB", "compile\ns"):
         result.add_column(heading, justify="right", no_wrap=True)
 
-    floor = next((latency_of(r, questions[0]) for r in shown if r.backend == FLOOR), None) if questions else None
+    floors = [latencies.interval(record, questions[0]) for record in shown if record.backend == FLOOR and questions]
+    floor = next(iter(floors), None)
     for record in shown:
-        latencies = [latency_of(record, question) for question in questions]
+        timed = [latencies.interval(record, question) for question in questions]
         result.add_row(
             record.backend,
             text(record.status, _STYLES.get(record.status, "bold red")),
             _times_floor(record),
-            *(_milliseconds(latency) for latency in latencies),
-            f"{latencies[0].median / floor.median:.2f}" if floor and latencies and latencies[0] else "",
+            *(_milliseconds(latency) for latency in timed),
+            f"{timed[0].median / floor.median:.2f}" if floor and timed and timed[0] else "",
             "" if record.peak_bytes is None else f"{record.peak_bytes / 2**20:.1f}",
             "" if record.compile_seconds is None else f"{record.compile_seconds:.1f}",
         )
     return result
 
 
-def verdict(records: Sequence[Record], noise_floor: float | None = None) -> str:
-    """One line: the fastest correct backend of one problem, and what it cannot be told from."""
+def verdict(records: Sequence[Record], noise_floor: float | None = None, latencies: Latencies | None = None) -> str:
+    """One line: the fastest correct backend of one problem, and what it cannot be told from.
+
+    What cannot be told: where the 95 % interval of the ratio holds 1, or the ratio is within the noise floor. A backend
+    that was raced out is slower for certain, and its few samples make it no winner.
+    """
     problem = records[0].problem
     questions = questions_of(records)
-    timed = sorted(
-        (latency.median, record.backend)
-        for record in records
-        if record.label == record.backend and record.backend != FLOOR and record.status == "ok" and questions
-        if (latency := latency_of(record, questions[0])) is not None
-    )
+    latencies = latencies or _latencies(records)
     where = f"{problem.name}, {problem.title}" if problem.name else problem.title
+    timed = sorted(
+        (
+            (latency, record)
+            for record in records
+            if record.label == record.backend and record.backend != FLOOR and record.status == "ok" and questions
+            if (latency := latencies.estimate(record, questions[0])) is not None
+        ),
+        key=lambda found: (found[1].stopped == "raced", found[0].mean),
+    )
     if not timed:
         return f"{where}: no correct backend was timed"
-    best_ns, best = timed[0]
-    tied = [name for median, name in timed[1:] if median <= best_ns * (1 + (noise_floor or 0.0))]
-    floor = next((latency_of(r, questions[0]) for r in records if r.backend == FLOOR and r.label == FLOOR), None)
-    cost = f", {best_ns / floor.median:.2f} × unsteered" if floor else ""
+    best, fastest = timed[0]
+    margin = 1 + (noise_floor or 0.0)
+    tied = [
+        record.backend
+        for latency, record in timed[1:]
+        if record.stopped != "raced" and ((over := latency.over(best).interval()).low <= 1 or over.median <= margin)
+    ]
+    floor = next((latencies.estimate(r, questions[0]) for r in records if r.backend == r.label == FLOOR), None)
+    cost = f", {math.exp(best.mean - floor.mean):.2f} × unsteered" if floor else ""
     same = f" (not to be told from {', '.join(tied)})" if tied else ""
-    return f"{where}: fastest correct backend is {best}, {_three_digits(best_ns / 1e6)} ms{cost}{same}"
+    shown = _three_digits(math.exp(best.mean) / 1e6)
+    return f"{where}: fastest correct backend is {fastest.backend}, {shown} ms{cost}{same}"
 
 
 def without_twins(records: Sequence[Record]) -> list[Record]:
@@ -111,19 +136,37 @@ def questions_of(records: Sequence[Record]) -> list[Question]:
     return [question for question in order if any(record.samples_ns.get(question) for record in records)]
 
 
-def latency_of(record: Record, question: Question) -> Interval | None:
-    """Its median and interval in nanoseconds; None where it has no samples."""
-    from rls_bench.records.statistics import median_interval
+def _latencies(records: Sequence[Record]) -> Latencies:
+    from rls_bench.records.latency import Latencies
 
-    launches = [samples for samples in record.samples_ns.get(question, []) if samples]
-    return median_interval(launches) if launches else None
+    return Latencies(records)
+
+
+def _floors(records: Sequence[Record], noise_floor: float | None) -> str | None:
+    """What differs by less is the same, for each question; nothing where there was no A/A pair."""
+    floors = next((record.noise_floors for record in records if record.noise_floors), {})
+    words = [f"{question} {floor:.1%}" for question, floor in floors.items()]
+    if not words and noise_floor is not None:
+        words = [f"{noise_floor:.1%}"]
+    return f"noise floor {', '.join(words)}: a smaller difference is none" if words else None
 
 
 def _milliseconds(latency: Interval | None) -> str:
     if latency is None:
         return ""
+    if not latency.is_known:
+        # One launch, or a clock too coarse to tell samples apart.
+        return f"{_three_digits(latency.median / 1e6)} ±?"
     percent = 100 * latency.half_width
-    width = f"{percent:.1f}" if percent < 10 else f"{percent:.0f}" if percent < 100 else ">100"
+    width = (
+        "<0.1"
+        if percent < 0.05
+        else f"{percent:.1f}"
+        if percent < 10
+        else f"{percent:.0f}"
+        if percent < 100
+        else ">100"
+    )
     return f"{_three_digits(latency.median / 1e6)} ±{width}%"
 
 
@@ -151,5 +194,5 @@ def _notes(record: Record) -> list[str]:
 def _order(record: Record) -> tuple[bool, bool, float, str]:
     """The floor first, then measured backends from fast to slow, then the rest by name."""
     questions = questions_of([record])
-    latency = latency_of(record, questions[0]) if questions else None
-    return record.backend != FLOOR, latency is None, latency.median if latency else 0.0, record.backend
+    latency = _latencies([record]).estimate(record, questions[0]) if questions else None
+    return record.backend != FLOOR, latency is None, latency.mean if latency else 0.0, record.backend

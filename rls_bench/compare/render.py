@@ -1,5 +1,6 @@
 """A comparison as text for a terminal, JSON, Markdown, or GitHub's workflow annotations."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -26,6 +27,7 @@ def text(comparison: Comparison) -> Group:
         verdict, *words = _words(row)
         table.add_row(escape.text(verdict, _STYLE.get(verdict, "")), *(escape.text(word) for word in words))
     heading = [escape.text(line) for line in _heading(comparison)]
+    heading += [escape.text(line, "yellow") for line in comparison.cautions]
     return Group(
         *heading, table, *(escape.text(line) for line in [*_rest(comparison), *comparison.notes, summary(comparison)])
     )
@@ -42,6 +44,8 @@ def as_json(comparison: Comparison) -> str:
                 "across_machines": comparison.across_machines,
                 "exit_code": comparison.exit_code,
                 "counts": comparison.counts,
+                "strict": comparison.strict,
+                "cautions": comparison.cautions,
                 "notes": comparison.notes,
                 "rows": [row._asdict() for row in comparison.rows],
             }
@@ -52,7 +56,7 @@ def as_json(comparison: Comparison) -> str:
 def markdown(comparison: Comparison) -> str:
     """A heading, the verdict, a table and the notes."""
     lines = ["## rls-bench compare", "", f"**{escape.markdown(summary(comparison))}**", ""]
-    lines += [f"- {escape.markdown(line)}" for line in _heading(comparison)]
+    lines += [f"- {escape.markdown(line)}" for line in [*_heading(comparison), *comparison.cautions]]
     lines += ["", _line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
     lines += [_line([escape.markdown(word) for word in _words(row)]) for row in comparison.rows[:MOST_ROWS]]
     lines += [""] + [f"- {escape.markdown(note)}" for note in [*_rest(comparison), *comparison.notes]]
@@ -61,7 +65,7 @@ def markdown(comparison: Comparison) -> str:
 
 def annotations(comparison: Comparison) -> str:
     """GitHub workflow commands: an error for each slower or broken cell, a warning for each ambiguous or gone one."""
-    lines: list[str] = []
+    lines = [_annotation("warning", "rls-bench compare", caution) for caution in comparison.cautions]
     for level, verdicts in (("error", ("BROKEN", "SLOWER")), ("warning", ("AMBIGUOUS", "GONE"))):
         rows = [row for row in comparison.rows if row.verdict in verdicts]
         shown = rows if len(rows) <= MOST_ANNOTATIONS else rows[: MOST_ANNOTATIONS - 1]
@@ -75,7 +79,8 @@ def annotations(comparison: Comparison) -> str:
 def summary(comparison: Comparison) -> str:
     """``1 slower, 39 same (threshold 3 %)``."""
     counted = ", ".join(f"{count:,} {verdict.lower()}" for verdict, count in comparison.counts.items())
-    return f"{counted or 'nothing to compare'} (threshold {comparison.threshold * 100:.3g} %)"
+    strictly = ", strictly" if comparison.strict else ""
+    return f"{counted or 'nothing to compare'} (threshold {comparison.threshold * 100:.3g} %{strictly})"
 
 
 def _heading(comparison: Comparison) -> list[str]:
@@ -112,7 +117,16 @@ def _ratio(row: Row) -> str:
         return ""
     if row.low is None or row.high is None:
         return f"{row.ratio:.3f}"
-    return f"{row.ratio:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    digits = _digits(row)
+    return f"{row.ratio:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
+
+
+def _digits(row: Row) -> int:
+    """As many as it takes to see that a faster or slower cell is: 1.00040 [1.00039, 1.00041]."""
+    if row.verdict not in ("FASTER", "SLOWER") or row.low is None or row.high is None:
+        return 3
+    least = min(abs(row.low - 1), abs(row.high - 1))
+    return min(max(1 - math.floor(math.log10(max(least, 1e-9))), 3), 9)
 
 
 def _milliseconds(elapsed_ns: float | None) -> str:

@@ -1,9 +1,8 @@
-"""Reads one side of a comparison: every launch of every cell of a results file."""
+"""Reads one side of a comparison: what every cell of a results file adds up to."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from rls_bench.errors import RecordError
 from rls_bench.machines.machine import Machine
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import SCHEMA, Question, Status
+from rls_bench.records.standing import Entry, Evidence, Standing, entry_of, floors_of, standing
 
 
 class Key(NamedTuple):
@@ -23,29 +23,21 @@ class Key(NamedTuple):
     backend: str
 
 
-@dataclass
-class Cell:
-    """What one side knows of a cell; ``status`` and ``reason`` are the latest record's.
-
-    ``title`` names the problem. ``log_medians`` holds, for each question, one natural logarithm of median nanoseconds
-    a launch; the A/A twin's launches count too, since they ran the same code.
-    """
+class Cell(NamedTuple):
+    """What one side knows of a cell; ``title`` names the problem."""
 
     title: str
-    status: Status
-    reason: str
-    log_medians: dict[Question, list[float]] = field(default_factory=dict)
-    noise_floor: float = 0.0
+    standing: Standing
 
     @property
-    def timed(self) -> dict[Question, list[float]]:
-        """Launches by question; speed exists only while the backend is right."""
-        return self.log_medians if self.status == "ok" else {}
+    def timed(self) -> dict[Question, Evidence]:
+        """Latencies by question; speed exists only while the backend is right."""
+        return self.standing.evidence
 
 
 @dataclass(frozen=True)
 class Source:
-    """One side: where it came from, and its cells. ``machines`` is by fingerprint."""
+    """One side: where it came from, and its cells. ``machines`` is by fingerprint, ``older`` commits were left out."""
 
     path: Path
     commits: tuple[str, ...]
@@ -53,11 +45,17 @@ class Source:
     machines: dict[str, Machine]
     cells: dict[Key, Cell]
     skipped: int
+    older: tuple[str, ...] = ()
 
     @property
     def commit(self) -> str:
         """The commit measured, or all of them; "unknown" where the run was outside a repository."""
         return ", ".join(commit[:12] for commit in self.commits) or "unknown"
+
+    def title(self, machine: str) -> str:
+        """The machine of a cell's key in words; where machines don't count, the only one's."""
+        found = self.machines.get(machine) or next(iter(self.machines.values()))
+        return found.title
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -69,11 +67,13 @@ class _Line(msgspec.Struct, gc=False):
     problem: msgspec.Raw
     backend: str
     status: Status
+    created: str = ""
     reason: str = ""
     commit: str | None = None
     dirty: bool = False
     samples_ns: dict[Question, list[list[float]]] = {}
     noise_floor: float | None = None
+    noise_floors: dict[Question, float] = {}
 
 
 _LINE = msgspec.json.Decoder(_Line)
@@ -100,12 +100,14 @@ def load(path: Path, *, across_machines: bool = False) -> Source:
                     skipped, first_reason = skipped + 1, first_reason or str(error)
     except OSError as error:
         raise RecordError(f"results file {path}: cannot be read ({error.strerror})") from error
-    if not side.cells:
+    if not side.entries:
         bad = f"; {skipped} lines could not be read, the first: {first_reason}" if skipped else ""
         raise RecordError(f"results file {path}: wanted at least one record; got none{bad}")
-    side.spread_noise_floors()
+    cells = {key: Cell(side.titles[key], standing(entries)) for key, entries in side.entries.items()}
+    commits = dict.fromkeys(cell.standing.commit for cell in cells.values() if cell.standing.commit)
+    older = dict.fromkeys(commit for cell in cells.values() for commit in cell.standing.older if commit)
     hardware = {fingerprint: machine for machine, fingerprint in side.machines.values()}
-    return Source(path, tuple(side.commits), tuple(side.cells_of_run), hardware, side.cells, skipped)
+    return Source(path, tuple(commits), tuple(side.floors), hardware, cells, skipped, tuple(older))
 
 
 class _Side:
@@ -113,12 +115,12 @@ class _Side:
 
     def __init__(self, across_machines: bool) -> None:
         self.across_machines = across_machines
-        self.commits: dict[str, None] = {}
         self.machines: dict[bytes, tuple[Machine, str]] = {}
         self.works: dict[bytes, tuple[str, str]] = {}
-        self.cells: dict[Key, Cell] = {}
-        self.cells_of_run: dict[str, list[Cell]] = {}
-        self.floors: dict[str, float] = {}
+        self.titles: dict[Key, str] = {}
+        self.entries: dict[Key, list[Entry]] = {}
+        # A run's floors hold for all its cells, though only later lines may carry them: one dictionary for all.
+        self.floors: dict[str, dict[Question, float]] = {}
 
     def add(self, line: _Line) -> None:
         if line.schema != SCHEMA:
@@ -126,24 +128,11 @@ class _Side:
         work, title = self._work(bytes(line.problem))
         fingerprint = self._fingerprint(bytes(line.machine))
         key = Key("" if self.across_machines else fingerprint, work, line.backend)
-        cell = self.cells.get(key)
-        if cell is None:
-            cell = self.cells[key] = Cell(title, line.status, line.reason)
-        cell.status, cell.reason = line.status, line.reason
-        for question, launches in line.samples_ns.items():
-            if medians := _log_medians(launches):
-                cell.log_medians.setdefault(question, []).extend(medians)
-        if line.commit:
-            self.commits[line.commit + ("+changes" if line.dirty else "")] = None
-        self.cells_of_run.setdefault(line.run, []).append(cell)
-        if line.noise_floor is not None:
-            self.floors[line.run] = max(self.floors.get(line.run, 0.0), line.noise_floor)
-
-    def spread_noise_floors(self) -> None:
-        """A run's floor holds for all its cells, though only later lines may carry it."""
-        for run, floor in self.floors.items():
-            for cell in self.cells_of_run[run]:
-                cell.noise_floor = max(cell.noise_floor, floor)
+        floors = self.floors.setdefault(line.run, {})
+        for question, floor in floors_of(line).items():
+            floors[question] = max(floors.get(question, 0.0), floor)
+        self.titles[key] = title
+        self.entries.setdefault(key, []).append(entry_of(line, floors))
 
     def _work(self, raw: bytes) -> tuple[str, str]:
         if raw not in self.works:
@@ -157,14 +146,3 @@ class _Side:
             machine = _MACHINE.decode(raw)
             self.machines[raw] = machine, machine.fingerprint
         return self.machines[raw][1]
-
-
-def _log_medians(launches: list[list[float]]) -> list[float]:
-    """One a launch: sorting a few numbers here costs less than handing them to numpy."""
-    medians = []
-    for samples in launches:
-        ordered = sorted(samples)
-        count = len(ordered)
-        if count and ordered[0] > 0:
-            medians.append(math.log((ordered[count // 2] + ordered[(count - 1) // 2]) / 2))
-    return medians

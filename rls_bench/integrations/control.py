@@ -2,32 +2,120 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from rls_bench.attention import steered_attention
 from rls_bench.backends import registry
-from rls_bench.backends.interface import LayerCall
-from rls_bench.integrations.visibility import View, Visibility
+from rls_bench.backends.interface import Launch
+from rls_bench.integrations.passes import Arguments, Stream
+from rls_bench.integrations.visibility import View, Visibility, read_mask, without_mask
 from rls_bench.policy import dispatch
 from rls_bench.problems.binding import bind
 from rls_bench.problems.inputs import Inputs
-from rls_bench.steering.gate import Gate, GateMeter, disagreement_between, expected_saliency
+from rls_bench.steering.gate import (
+    Gate,
+    GateMeter,
+    disagreement_between,
+    expected_saliency,
+    output_doubt,
+    output_entropy,
+)
 from rls_bench.steering.mass import PROBE_STRENGTH, mass_from_lse
 from rls_bench.steering.schedule import MassSchedule, Position, Schedule, constant
 
 # λ of the pass that a gate looks at: any number but 0 tells it the same.
 _GATE_PROBE = 1.0
+# How a gate reads the model's answer; a gate on disagreement doesn't.
+_ANSWERS = {"entropy": output_entropy, "margin": output_doubt}
+
+
+@dataclass
+class Pass:
+    """One forward pass: what stands for all of its layers, and what they share. Never shared by two threads at once,
+    but kept where gradient checkpointing runs its layers again.
+
+    ``past`` and ``offsets`` are those of its Arguments; ``step`` is its last query's. ``strengths`` hold λ of each
+    layer before heads and gates weigh it: a number, or [Lq] where it changes within the pass. ``openness`` [B] is that
+    of a gate which waits a step.
+    """
+
+    control: Control
+    batch: int
+    query_length: int
+    past: int
+    offsets: Mapping[int, int]
+    stream: Stream
+    step: int
+    strengths: list[float | Tensor]
+    openness: Tensor | None = None
+    # Of layers, [B] each.
+    signals: dict[int, Tensor] = field(default_factory=dict)
+    # Whether a layer asked for its steered output; whether gradient checkpointing runs the layers again.
+    reached: bool = False
+    replayed: bool = False
+    # Of masks, by what makes them differ; each is kept beside, so that no other takes its identity.
+    _seen: dict[tuple[Any, ...], tuple[Tensor | None, Visibility]] = field(default_factory=dict)
+    _biases: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
+    bound: dict[tuple[Any, ...], Inputs] = field(default_factory=dict)
+    calls: dict[tuple[Any, ...], tuple[Launch, Any]] = field(default_factory=dict)
+
+    def steers(self, layer: int) -> bool:
+        """Whether λ may be other than 0 in ``layer``."""
+        strength = self.strengths[layer]
+        return self.control.steered_layers[layer] and (isinstance(strength, Tensor) or strength != 0)
+
+    def visibility(self, mask: Tensor | None, is_causal: bool, query: Tensor, key: Tensor) -> Visibility:
+        """What a layer's queries see of its keys: by its mask, or ``is_causal`` where it has none."""
+        name = (id(mask), is_causal, key.shape[2])
+        if name not in self._seen:
+            if mask is None:
+                seen = without_mask(is_causal, query.shape[2], key.shape[2], self.past)
+            else:
+                seen = read_mask(mask, query, key)
+            self._seen[name] = (mask, seen)
+        return self._seen[name][1]
+
+    def bias(self, layer: int, key: Tensor) -> Tensor:
+        """The bias of a layer's keys on their device: [Lk], or [B, Lk] where sequences have their own.
+
+        Raises ValueError where the layer shows other keys than those of the tokens read so far.
+        """
+        length, offset = key.shape[2], self.offsets.get(layer, 0)
+        name = (length, offset, key.device)
+        if name not in self._biases:
+            wanted = self.past + self.query_length
+            if offset + length < wanted:
+                raise ValueError(
+                    f"keys of layer {layer}: wanted those of all {wanted} tokens so far, or a cache that tells which "
+                    f"it dropped; got {length}; steer only layers that keep them, by heads="
+                )
+            bias = self.control.bias[:, offset : offset + length].to(key.device)
+            bias = torch.nn.functional.pad(bias, (0, length - bias.shape[1]))
+            rows = bias.shape[0]
+            # Beams and several answers a prompt lie side by side.
+            self._biases[name] = bias[0] if rows == 1 else bias.repeat_interleave(self.batch // rows, 0)
+        return self._biases[name]
+
+    def let_go(self) -> None:
+        """Drop what holds a layer's tensors."""
+        self._seen.clear()
+        self.bound.clear()
+        self.calls.clear()
 
 
 class Control:
-    """One steered model: what to add, where, how strongly and when.
+    """One way to steer a model: what to add, where, how strongly and when.
 
     ``bias`` is float32 [1 or B, P] over the prompt's tokens, padding included; keys after them get 0. ``heads`` weighs
-    λ, float32 [layers, Hq]. ``step`` is 0 for a pass with several queries (a prompt), then counts decoded tokens.
+    λ, float32 [layers, Hq]. Several threads may run passes under it: what belongs to a pass lies in its ``Pass``.
     """
 
     def __init__(
@@ -38,26 +126,28 @@ class Control:
         gate: Gate | None = None,
         schedule: Schedule | MassSchedule | None = None,
         backend: str = "auto",
+        pad_bias: bool = False,
     ) -> None:
-        self.step = 0
-        self._bias = bias
+        self.bias = bias
         self._strength = strength
         self._heads = heads
         self._gate = gate
         self._mass_rule = schedule.rule if isinstance(schedule, MassSchedule) else None
         self._schedule = constant() if schedule is None or isinstance(schedule, MassSchedule) else schedule
         self._backend = backend
+        self._pad_bias = pad_bias
+        self._read_answer = None if gate is None else _ANSWERS.get(gate.signal)
         self._plain = gate is None and self._mass_rule is None
         # Read once: on a GPU, asking a tensor for its values would stall every layer.
-        self._steered = heads.any(dim=-1).tolist()
+        self.steered_layers: list[bool] = heads.any(dim=-1).tolist()
         self._alike = [float(row[0]) if bool((row == row[0]).all()) else None for row in heads]
         self._rows = _distinct(heads)
         self._meter = GateMeter()
-        self._signals: list[Tensor] = []
-        self._openness: Tensor | None = None
-        self._visibility: Visibility | None = None
-        self._bound: dict[tuple[Any, ...], Inputs] = {}
-        self._calls: dict[tuple[Any, ...], LayerCall] = {}
+        self._lock = threading.Lock()
+        self._streams: WeakKeyDictionary[Any, Stream] = WeakKeyDictionary()
+        self._own = threading.local()
+        # Lets another thread in, while a context is open.
+        self.joined: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @property
     def share_steered(self) -> float | None:
@@ -65,75 +155,149 @@ class Control:
         step late. None without a gate, or before the first pass."""
         return self._meter.share
 
-    def begin(self, batch: int, query_length: int, key_length: int) -> None:
-        """A forward pass begins; lengths are those of its first attention layer."""
-        prompt = query_length > 1 or key_length == 1
-        self.step = 0 if prompt else self.step + 1
-        self._fit_bias(batch, key_length)
-        self._visibility = None
-        layers = len(self._steered)
-        self._numbers = [self._strength * self._schedule(Position(layer, layers, self.step)) for layer in range(layers)]
-        if self._gate is not None and self._gate.waits_a_step:
-            if prompt or not self._signals:
-                self._openness = torch.full((batch,), self._gate.initial, device=self._bias.device)
-            else:
-                self._openness = self._gate.openness(torch.stack(self._signals).mean(0))
-            self._signals.clear()
-            self._meter.add(self._openness)
+    @property
+    def step(self) -> int:
+        """The step of this thread's last pass: 0 for the prompt, then as many as tokens were decoded before it."""
+        return 0 if self.current is None else self.current.step
 
-    def see_answer(self, signal: Tensor) -> None:
-        """What the model's answer tells the gate for the step to come, [B]."""
-        self._signals = [signal]
+    @property
+    def current(self) -> Pass | None:
+        """This thread's last pass."""
+        return getattr(self._own, "current", None)
+
+    @property
+    def _signals(self) -> list[Tensor]:
+        """What this thread's last pass told the gate, [B] each."""
+        return [] if self.current is None else self.current.stream.signals
+
+    def begin(self, batch: int, query_length: int, key_length: int, arguments: Arguments) -> None:
+        """A forward pass of this thread begins, and is ``current``; ``key_length`` tokens will have been read by it.
+
+        Raises ValueError where the bias doesn't fit what is read.
+        """
+        if batch % self.bias.shape[0]:
+            raise ValueError(f"bias: wanted 1 row or one a sequence, {batch} here; got {self.bias.shape[0]}")
+        stream = self._stream_of(query_length, arguments)
+        stream.read(query_length, arguments, self.bias.shape[1], self._pad_bias)
+        steps = stream.steps(query_length)
+        begun = Pass(
+            self,
+            batch,
+            query_length,
+            arguments.past,
+            arguments.offsets,
+            stream,
+            steps[-1],
+            self._strengths_at(steps),
+        )
+        if self._gate is not None and self._gate.waits_a_step:
+            begun.openness = self._openness_at(steps, batch, stream)
+            self._count(begun.openness)
+        self._own.current = begun
+
+    def finish(self, ended: Pass, cache: Any) -> None:
+        """A pass has ended; ``cache`` is what holds its tokens now, or None."""
+        if ended.signals:
+            ended.stream.signals = list(ended.signals.values())
+        if cache is not None:
+            self._streams[cache] = ended.stream
+        ended.let_go()
+
+    def see_answer(self, ended: Pass, logits: Tensor) -> None:
+        """What the model answers after a pass, [B, L, V], tells a gate that reads it for the step to come."""
+        if self._read_answer is not None:
+            ended.stream.signals = [self._read_answer(logits[:, -1])]
 
     def end(self) -> None:
         """The context is left: let go of the last pass's tensors, which whoever keeps this would keep, too."""
-        self._visibility = None
-        self._bound.clear()
-        self._calls.clear()
-
-    def steers(self, layer: int) -> bool:
-        """Whether λ may be other than 0 in ``layer`` at this step."""
-        return self._steered[layer] and self._numbers[layer] != 0
+        if self.current is not None:
+            self.current.let_go()
+        self._own = threading.local()
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, visibility: Visibility, scale: float | None
+        self,
+        within: Pass,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        visibility: Visibility,
+        scale: float | None,
     ) -> Tensor:
         """The layer's steered output [B, Hq, Lq, Dv]."""
-        if visibility is not self._visibility:
-            self._visibility = visibility
-            self._bound.clear()
-            self._calls.clear()
-        signals: list[Tensor] = []
+        strength = within.strengths[layer]
+        if query.shape[1] != self._heads.shape[1]:
+            raise ValueError(
+                f"heads: wanted layers alike in query heads, {self._heads.shape[1]}; layer {layer} has {query.shape[1]}"
+            )
 
         def call(view: View) -> Tensor:
-            if self._plain:
-                return self._attend_plain(layer, view, scale)
-            return self._operator(view, self._strength_at(view, layer, scale, signals), scale)
+            if self._plain and not isinstance(strength, Tensor):
+                return self._attend_plain(within, layer, strength, view, scale, id(visibility))
+            return self._operator(view, self._strength_at(within, view, layer, scale), scale)
 
-        output = visibility.attend(call, query, key, value, self._fitted_to(query))
-        if signals:
-            self._signals.append(torch.cat(signals))
-        return output
+        return visibility.attend(call, query, key, value, within.bias(layer, key))
 
-    def _strength_at(self, view: View, layer: int, scale: float | None, signals: list[Tensor]) -> Tensor:
-        """λ of one call where a gate or the span's mass decides it, [b, Hq, lq]."""
-        weights = self._heads[layer].to(view.query.device)
-        strength = self._of_heads(layer, view.query.device)[None, :, None]
+    def _stream_of(self, query_length: int, arguments: Arguments) -> Stream:
+        """What the pass goes on with: the sequences of its cache, or of this thread where it has none."""
+        if arguments.cache is None:
+            stream = getattr(self._own, "uncached", None)
+            if stream is None or not stream.grows(query_length, arguments):
+                stream = self._own.uncached = Stream()
+            return stream
+        stream = self._streams.get(arguments.cache)
+        if stream is None or arguments.past == 0:
+            stream = self._streams[arguments.cache] = Stream()
+        return stream
+
+    def _strengths_at(self, steps: range | list[int]) -> list[float | Tensor]:
+        """λ of each layer: a number, or [Lq] where it changes with the steps."""
+        distinct = sorted(set(steps))
+        layers = range(len(self.steered_layers))
+        table = [
+            [self._strength * self._schedule(Position(layer, len(layers), step)) for step in distinct]
+            for layer in layers
+        ]
+        if len(distinct) == 1:
+            return [row[0] for row in table]
+        places = torch.tensor([distinct.index(step) for step in steps])
+        return [row[0] if len(set(row)) == 1 else torch.tensor(row)[places] for row in table]
+
+    def _openness_at(self, steps: range | list[int], batch: int, stream: Stream) -> Tensor:
+        """How far a gate that waits a step stands open, [B]."""
+        assert self._gate is not None
+        if steps[-1] == 0 or (len(steps) == 1 and not stream.signals):
+            return torch.full((batch,), self._gate.initial, device=self.bias.device)
+        if len(steps) > 1:
+            raise ValueError(
+                "gate: one that waits a step wants a cache, and a token a pass after the prompt; "
+                f"got {len(steps)} tokens, as without a cache and in assisted decoding"
+            )
+        return self._gate.openness(torch.stack(stream.signals).mean(0))
+
+    def _strength_at(self, within: Pass, view: View, layer: int, scale: float | None) -> Tensor:
+        """λ of one call where it changes within the pass, or a gate or the span's mass decides it, [b, Hq, lq]."""
+        weights, number = self._heads[layer].to(view.query.device), within.strengths[layer]
+        if isinstance(number, Tensor):
+            number = number.to(weights.device)[view.queries]
+        strength = view.of_call(weights[None, :, None] * number)
         if self._mass_rule is not None:
             stats = self._stats(view, PROBE_STRENGTH, scale)
             strength = strength * self._mass_rule(mass_from_lse(stats.lse, stats.lse_steered, PROBE_STRENGTH))
-        if self._gate is not None and self._gate.signal == "disagreement":
+        if self._gate is not None and self._read_answer is None:
             expected = expected_saliency(self._stats(view, _GATE_PROBE, scale), _GATE_PROBE)
             disagreement = disagreement_between(expected, *_range_of_visible(view))[:, weights != 0]
-            if self._gate.lagged:
-                signals.append(disagreement[:, :, -1].mean(-1))
-            else:
+            if not self._gate.lagged:
                 openness = torch.zeros_like(expected)
                 openness[:, weights != 0] = self._gate.openness(disagreement)
-                self._meter.add(openness[:, weights != 0])
                 strength = strength * openness
-        if self._openness is not None:
-            strength = strength * self._openness[view.rows, None, None]
+                if not within.replayed:
+                    self._count(openness[:, weights != 0])
+            elif view.queries.stop == within.query_length and not within.replayed:
+                signal = within.signals.setdefault(layer, expected.new_zeros(within.batch))
+                signal[view.rows] = view.of_pass(disagreement)[:, :, -1].mean(-1)
+        if within.openness is not None:
+            strength = strength * within.openness[view.rows, None, None]
         return strength.expand(*view.query.shape[:3])
 
     def _stats(self, view: View, strength: float, scale: float | None) -> Any:
@@ -156,27 +320,30 @@ class Control:
             check_values=False,
         )
 
-    def _attend_plain(self, layer: int, view: View, scale: float | None) -> Tensor:
-        """λ known beforehand. Layers of a pass that see the same keys differ in query, key and value alone then, and at
-        a token a step, checking, choosing and preparing anew in each would cost more than steering does."""
-        query, key, value, bias, rows, is_causal, key_lengths = view
-        number, alike = self._numbers[layer], self._alike[layer]
+    def _attend_plain(
+        self, within: Pass, layer: int, number: float, view: View, scale: float | None, sight: int
+    ) -> Tensor:
+        """λ known beforehand. Layers of a pass that see the same keys (``sight``) differ in query, key and value alone
+        then, and at a token a step, checking, choosing and preparing anew in each would cost more than steering does.
+        """
+        query, key, value, bias, alike = view.query, view.key, view.value, view.bias, self._alike[layer]
         tracked = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-        shapes = (query.shape, key.shape, value.shape)
-        same = (alike is None, rows.start, *shapes, query.dtype, query.device, is_causal, scale, tracked)
+        place = (sight, view.rows.start, view.queries.start, within.offsets.get(layer, 0))
+        shapes = (query.shape, key.shape, value.shape, query.dtype, query.device)
+        same = (alike is None, *place, *shapes, scale, tracked)
         of_strength = (number, self._rows[layer], same)
-        call = self._calls.get(of_strength)
+        call = within.calls.get(of_strength)
         if call is None:
-            inputs = self._bound.get(same)
+            inputs = within.bound.get(same)
             if inputs is None or alike is not None:
-                inputs = self._bound[same] = bind(
+                inputs = within.bound[same] = bind(
                     query,
                     key,
                     value,
                     bias,
-                    self._of_heads(layer, query.device) if alike is None else number * alike,
-                    is_causal=is_causal,
-                    key_lengths=key_lengths,
+                    self._of_heads(layer, number, query.device) if alike is None else number * alike,
+                    is_causal=view.is_causal,
+                    key_lengths=view.key_lengths,
                     scale=scale,
                     enable_gqa=True,
                     # The bias was checked when the context was entered.
@@ -184,32 +351,21 @@ class Control:
                 )
             else:
                 # Only λ of each head is another one.
-                inputs = replace(inputs, strength=self._of_heads(layer, query.device)[None, :, None])
+                inputs = replace(inputs, strength=self._of_heads(layer, number, query.device)[None, :, None])
             backend = registry.get(dispatch.resolve(self._backend, inputs.problem))
-            call = self._calls[of_strength] = backend.prepare_layers(inputs)
-        return call(query, key, value)
+            launch = backend.launch(inputs)
+            steering = launch.steer(inputs.bias, inputs.strength, launch.see(inputs.key_lengths))
+            call = within.calls[of_strength] = launch, steering
+        launch, steering = call
+        return launch.run(query, key, value, steering)
 
-    def _of_heads(self, layer: int, device: torch.device) -> Tensor:
+    def _of_heads(self, layer: int, number: float, device: torch.device) -> Tensor:
         """λ of each head before a gate or a mass has its say, [Hq]."""
-        return self._numbers[layer] * self._heads[layer].to(device)
+        return number * self._heads[layer].to(device)
 
-    def _fitted_to(self, query: Tensor) -> Tensor:
-        """The bias of this pass on query's device, [Lk] where the whole batch shares it."""
-        if query.device not in self._fitted:
-            self._fitted[query.device] = self._fitted[self._bias.device].to(query.device)
-        return self._fitted[query.device]
-
-    def _fit_bias(self, batch: int, key_length: int) -> None:
-        """``bias`` over the keys of this pass: [1 or B, Lk], 0 after the prompt, which may come in chunks."""
-        rows, prompt = self._bias.shape
-        if prompt > key_length and self.step > 0:
-            raise ValueError(f"bias: wanted one value a token of the prompt, {key_length - 1}; got {prompt}")
-        if batch % rows:
-            raise ValueError(f"bias: wanted 1 row or one a sequence, {batch} here; got {rows}")
-        # Beams and several answers a prompt lie side by side.
-        repeats = 1 if rows == 1 else batch // rows
-        fitted = torch.nn.functional.pad(self._bias[:, :key_length], (0, max(0, key_length - prompt)))
-        self._fitted = {self._bias.device: fitted[0] if rows == 1 else fitted.repeat_interleave(repeats, 0)}
+    def _count(self, openness: Tensor) -> None:
+        with self._lock:
+            self._meter.add(openness)
 
 
 def _distinct(heads: Tensor) -> list[int]:

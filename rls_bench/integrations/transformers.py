@@ -1,17 +1,15 @@
 """Steer a transformers model: ``with steer(model, bias=…, strength=…): model.generate(…)``.
 
-Works for decoder models whose attention goes through transformers' attention interface (Llama, SmolLM2, Qwen2 and the
-language part of Qwen2-VL among them), with a cache, padding, grouped heads and batches. A layer where λ is 0 runs the
-model's own attention, so strength 0 gives the model's own logits, bit for bit.
+Works for models whose attention goes through transformers' attention interface, whatever their masks: causal, windowed,
+both ways, packed, with padding, through any cache. Where a model can't be steered it is refused when the context opens.
+A layer where λ is 0 runs the model's own attention, so strength 0 gives the model's own logits, bit for bit.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,29 +18,23 @@ from torch import Tensor, nn
 from rls_bench.backends import registry
 from rls_bench.errors import BackendUnavailable, MissingPackage
 from rls_bench.integrations.control import Control
-from rls_bench.integrations.visibility import Visibility, read_mask
-from rls_bench.steering.gate import Gate, output_doubt, output_entropy
+from rls_bench.steering.gate import Gate
 from rls_bench.steering.schedule import MassSchedule, Schedule
 
 try:
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from rls_bench.integrations import anatomy, wiring
 except ImportError as error:
     raise MissingPackage("steering a model needs transformers; run: pip install 'rls-bench[models]'") from error
 
-# The attention implementation's name among transformers' own.
-NAME = "rls_steered"
-# What a model loaded with NAME runs where nothing is steered.
-_DEFAULT_BASE = "sdpa"
-# Arguments that change the scores in ways that a steered layer would drop.
-_SCORE_OPTIONS = ("softcap", "s_aux", "position_bias")
+NAME = wiring.NAME
 
 
 def register() -> None:
     """Tell transformers of ``attn_implementation="rls_steered"``, which is sdpa outside of ``steer``; idempotent."""
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, _mask)
+    AttentionInterface.register(NAME, wiring.attention)
+    AttentionMaskInterface.register(NAME, wiring.mask)
 
 
 @contextmanager
@@ -55,11 +47,16 @@ def steer(
     gate: Gate | None = None,
     schedule: Schedule | MassSchedule | None = None,
     backend: str = "auto",
+    pad_bias: bool = False,
 ) -> Iterator[Control]:
-    """Steer the decoder layers of ``model`` while the context is open; leaving it restores the model whole.
+    """Steer the attention layers of ``model`` while the context is open; leaving it restores the model whole.
+
+    It reaches calls of the thread that opened it and, opened by the main thread, of threads started since (as a
+    server's). Calls of other threads stay unsteered: each may open a context of its own on the same model, or enter
+    ``control.joined()``. Under classifier-free guidance, the prompt that is guided away from is not steered.
 
     Args:
-        model: a transformers decoder with attn_implementation "sdpa", "eager" or "rls_steered", in eval mode or without
+        model: a transformers model with attn_implementation "sdpa", "eager" or "rls_steered", in eval mode or without
             attention dropout.
         bias: saliency of the prompt's tokens, [P] or [B, P] laid out as input_ids (padding included), finite. Keys
             after them get 0. A batch that generate() multiplies (beams, several answers) multiplies it, too.
@@ -69,118 +66,27 @@ def steer(
         schedule: how λ changes over layers and steps, or from the span's mass (bias must hold 0 and 1 alone then).
         backend: a registered name, which runs or raises, or "auto". Gates on disagreement and mass schedules need one
             with row statistics.
+        pad_bias: let prompts be longer than ``bias``; their tokens after it get 0. Else that is an error.
 
     Yields the Control; its ``share_steered`` says how far the gate stood open.
 
-    Raises ValueError or TypeError where an argument doesn't fit the model, BackendError where the backend can't run.
+    Raises ValueError or TypeError where an argument doesn't fit the model, or the model can't be steered, and
+    BackendError where the backend can't run. A pass that shows what was not foreseen raises ValueError, too.
     """
-    layers = _attention_layers(model)
-    control = _control(model, layers, bias, strength, heads, gate, schedule, backend)
+    layers = anatomy.attention_layers(model)
+    control = _control(model, layers, bias, strength, heads, gate, schedule, backend, pad_bias)
+    for layer in layers:
+        if control.steered_layers[layer.layer_idx]:
+            anatomy.refuse_unsteerable(layer)
     register()
-    configs = {id(layer.config): layer.config for layer in layers}
-    before = {key: config._attn_implementation for key, config in configs.items()}
-    context = _Context(control)
-    hook = _answer_hook(model, control, gate)
+    wired = wiring.wire(model, layers)
     try:
-        for layer in layers:
-            base = _base_attention(layer, before[id(layer.config)])
-            _STEERED[id(layer)] = _Layer(layer.layer_idx, base, context)
-        for key, config in configs.items():
-            _MASK_BASES[key] = _base_name(before[key])
-            config._attn_implementation = NAME
-        yield control
+        if wired.steering_here() is not None:
+            raise ValueError("model: it is steered already; leave the first context before entering another")
+        with wired.opened(control):
+            yield control
     finally:
-        control.end()
-        if hook is not None:
-            hook.remove()
-        for layer in layers:
-            _STEERED.pop(id(layer), None)
-        for key, config in configs.items():
-            _MASK_BASES.pop(key, None)
-            config._attn_implementation = before[key]
-
-
-@dataclass
-class _Context:
-    """What the layers of one steered model share; the mask is read once a pass."""
-
-    control: Control
-    mask: Tensor | None = None
-    visibility: Visibility | None = field(default=None)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    index: int
-    base: Callable[..., Any]
-    context: _Context
-
-
-# While a context is open: its attention modules, and for each of their configs whose masks they take; both by id.
-_STEERED: dict[int, _Layer] = {}
-_MASK_BASES: dict[int, str] = {}
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **options: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """What transformers calls for each attention layer: query [B, Hq, Lq, D] to ([B, Lq, Hq, Dv], no weights)."""
-    layer = _STEERED.get(id(module))
-    if layer is None:
-        base = ALL_ATTENTION_FUNCTIONS[_DEFAULT_BASE]
-        return base(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
-    context, control = layer.context, layer.context.control
-    if layer.index == 0:
-        control.begin(query.shape[0], query.shape[2], key.shape[2])
-        context.visibility = None
-    if not control.steers(layer.index):
-        return layer.base(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
-    if context.visibility is None or context.mask is not attention_mask:
-        _refuse_what_steering_would_drop(dropout, options)
-        context.mask, context.visibility = attention_mask, read_mask(attention_mask, query, key)
-    output = control.attend(layer.index, query, key, value, context.visibility, scaling)
-    return output.transpose(1, 2).contiguous(), None
-
-
-def _refuse_what_steering_would_drop(dropout: float, options: dict[str, Any]) -> None:
-    if dropout:
-        raise ValueError(f"attention dropout: wanted 0 to steer, got {dropout}; call model.eval() first")
-    for name in _SCORE_OPTIONS:
-        if options.get(name) is not None:
-            raise ValueError(f"{name}: this model's attention changes its scores by it, which steering would drop")
-
-
-def _mask(*, config: Any = None, **arguments: Any) -> Tensor | None:
-    """The mask that the model's own attention would take, since layers that aren't steered run it."""
-    base = _MASK_BASES.get(id(config), _DEFAULT_BASE)
-    return ALL_MASK_ATTENTION_FUNCTIONS[base](config=config, **arguments)
-
-
-def _attention_layers(model: nn.Module) -> list[Any]:
-    """The causal self-attention modules of ``model`` in order of depth; vision towers have none."""
-    found: list[Any] = [
-        module
-        for module in model.modules()
-        if isinstance(getattr(module, "layer_idx", None), int)
-        and getattr(module, "is_causal", False)
-        and hasattr(module, "num_key_value_groups")
-    ]
-    found.sort(key=lambda module: module.layer_idx)
-    if not found or [module.layer_idx for module in found] != list(range(len(found))):
-        raise ValueError(
-            f"model: wanted a transformers decoder with attention in layers 0, 1, …; {type(model).__name__} has "
-            f"{[module.layer_idx for module in found] or 'none'}"
-        )
-    if any(id(module) in _STEERED for module in found):
-        raise ValueError("model: it is steered already; leave the first context before entering another")
-    return found
+        wired.release()
 
 
 def _control(
@@ -192,6 +98,7 @@ def _control(
     gate: Gate | None,
     schedule: Schedule | MassSchedule | None,
     backend: str,
+    pad_bias: bool,
 ) -> Control:
     device = next(model.parameters()).device
     for name, given, wanted in (("bias", bias, Tensor), ("heads", heads, Tensor), ("gate", gate, Gate)):
@@ -203,6 +110,8 @@ def _control(
         )
     if isinstance(strength, bool) or not (isinstance(strength, (int, float)) or _is_number(strength)):
         raise TypeError(f"strength: wanted one number (heads= weighs it for each head); got {strength!r}")
+    if gate is not None and gate.signal != "disagreement" and anatomy.head(model) is None:
+        raise ValueError(f"gate: {gate.signal} wants a model with a language head, got {type(model).__name__}")
     strength = float(strength)
     if bias.dim() not in (1, 2):
         raise ValueError(f"bias: wanted [prompt] or [batch, prompt], got {tuple(bias.shape)}")
@@ -228,33 +137,9 @@ def _control(
         gate,
         schedule,
         backend,
+        pad_bias,
     )
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Tensor) and value.numel() == 1
-
-
-def _base_name(implementation: str | None) -> str:
-    name = _DEFAULT_BASE if implementation == NAME else implementation
-    if name not in ("sdpa", "eager"):
-        raise ValueError(f"model: wanted attn_implementation 'sdpa', 'eager' or '{NAME}', got {implementation!r}")
-    return name
-
-
-def _base_attention(layer: nn.Module, implementation: str | None) -> Callable[..., Any]:
-    if _base_name(implementation) == "eager":
-        # Each model's file has an eager attention of its own, which the interface doesn't list.
-        return sys.modules[type(layer).__module__].eager_attention_forward
-    return ALL_ATTENTION_FUNCTIONS["sdpa"]
-
-
-def _answer_hook(model: Any, control: Control, gate: Gate | None) -> Any:
-    """Let a gate on the answer see the logits of each step's last token."""
-    if gate is None or gate.signal == "disagreement":
-        return None
-    head = model.get_output_embeddings()
-    if head is None:
-        raise ValueError(f"gate: {gate.signal} wants a model with a language head, got {type(model).__name__}")
-    read = output_entropy if gate.signal == "entropy" else output_doubt
-    return head.register_forward_hook(lambda module, arguments, logits: control.see_answer(read(logits[:, -1])))

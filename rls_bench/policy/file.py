@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from rls_kernels.ownership import refusal
 
 from rls_bench.errors import PolicyError
 from rls_bench.machines.machine import Machine
@@ -17,6 +20,7 @@ SCHEMA = 1
 
 # What must be as it was when the figures were taken. The commit is kept beside them, but an installed wheel has none.
 VALIDITY = ("fingerprint", "driver", "cuda", "cudnn", "torch", "triton")
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**48)]
 _SPREAD = {"k": "shared", "bk": "shared", "bhk": "head"}
 _GATE = {"scalar": "scalar", "h": "head", "bh": "head", "bhq": "query"}
 
@@ -71,13 +75,13 @@ def kind(problem: Problem) -> Kind:
 class Point:
     """The sizes of one measured problem."""
 
-    batch: int
-    query_heads: int
-    kv_heads: int
-    query_length: int
-    key_length: int
-    head_dim: int
-    value_dim: int
+    batch: Size
+    query_heads: Size
+    kv_heads: Size
+    query_length: Size
+    key_length: Size
+    head_dim: Size
+    value_dim: Size
 
 
 _SIZES = attrgetter("batch", "query_heads", "kv_heads", "query_length", "key_length", "head_dim", "value_dim")
@@ -94,17 +98,26 @@ class Rule:
 
     ``backends`` is the choice and, after it, what to take where it refuses a problem; empty where the evidence is too
     thin. ``margin`` is how much slower the next one is, ``worst_regret`` how much slower the choice is than the best
-    of any one problem here; both relative, 0.05 is 5 %, None where nothing was there to compare.
+    of any one problem here; both relative, 0.05 is 5 %, None where nothing was there to compare. ``regret_bound`` is
+    what that may be at 95 % confidence. ``costs`` has a figure for each measured problem, in their order: nanoseconds,
+    or whatever the objective counts; None where that backend lacks it.
     """
 
     kind: Kind
-    head_dim: int
-    value_dim: int
-    measured: tuple[Point, ...]
+    head_dim: Size
+    value_dim: Size
+    measured: Annotated[tuple[Point, ...], msgspec.Meta(min_length=1)]
     backends: tuple[str, ...]
     why: str
     margin: float | None = None
     worst_regret: float | None = None
+    regret_bound: float | None = None
+    costs: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+
+    def cost(self, backend: str, place: int) -> float | None:
+        """What ``backend`` costs on the measured problem at ``place``; None where that isn't known."""
+        known = self.costs.get(backend)
+        return None if known is None else known[place]
 
     @property
     def shortest(self) -> int:
@@ -137,31 +150,64 @@ def validity(machine: Machine) -> dict[str, str | None]:
 
 
 def write(path: Path, policy: Policy) -> None:
-    """Write ``policy``, indented, whole or not at all. Raises PolicyError where that fails."""
+    """Write ``policy``, indented, whole or not at all. Raises PolicyError where that fails, or it names a module."""
+    _check(policy, path)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(msgspec.json.format(msgspec.json.encode(policy), indent=2) + b"\n")
+        # Whatever the umask, or it would not be trusted.
+        part.chmod(0o644)
         part.replace(path)
     except OSError as error:
         raise PolicyError(f"policy {path}: cannot be written ({error.strerror})") from error
 
 
 def read(path: Path) -> Policy:
-    """The policy in ``path``. Raises PolicyError where there is none, or one of another schema."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise PolicyError(f"policy {path}: cannot be read ({error.strerror})") from error
+    """The policy in ``path``.
+
+    Raises PolicyError where there is none that this user alone (or root) can have written, or it is malformed, of
+    another schema, or names a module to import.
+    """
+    raw = _bytes(path)
     try:
         schema = msgspec.json.decode(raw, type=_Versioned).schema
         if schema != SCHEMA:
             raise PolicyError(
                 f"policy {path}: schema {schema}; this version reads {SCHEMA}: run rls-bench choose again"
             )
-        return msgspec.json.decode(raw, type=Policy)
-    except msgspec.MsgspecError as error:
+        policy = msgspec.json.decode(raw, type=Policy)
+    # Bytes that are no UTF-8 are a ValueError of Python's own, nesting without end a RecursionError.
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise PolicyError(f"policy {path}: {error}") from error
+    _check(policy, path)
+    return policy
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        # Whether it is a file is asked of what was opened; a FIFO would wait for its writer.
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise PolicyError(f"policy {path}: wanted a regular file")
+            if reason := refusal(path):
+                raise PolicyError(f"policy {path}: cannot be trusted: {reason}; make it this user's alone")
+            return file.read()
+    except OSError as error:
+        raise PolicyError(f"policy {path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise PolicyError(f"policy {str(path)!r}: cannot be read ({error})") from error
+
+
+def _check(policy: Policy, path: Path) -> None:
+    """What types cannot say. Raises PolicyError."""
+    if missing := [name for name in VALIDITY if name not in policy.validity]:
+        raise PolicyError(f"policy {path}: its validity lacks {', '.join(missing)}")
+    for name in (name for rule in policy.rules for name in rule.backends):
+        if ":" in name:
+            raise PolicyError(
+                f"policy {path}: names {name!r}, a module to import; wanted registered backends: give it an entry point"
+            )
 
 
 class _Versioned(msgspec.Struct):

@@ -2,29 +2,27 @@
 
 A policy is looked for in the argument, in the variable RLS_BENCH_POLICY and in the user's configuration directory. One
 made for another machine or other versions isn't used, and a warning says so once. A problem that nobody measured takes
-the nearest regime, but only inside the measured bounds.
+what its measured neighbours' costs say of it (stretches.py), but only between them.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
-from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 
 from platformdirs import user_config_path
 
-from rls_bench.backends import registry
+from rls_bench.backends import asking, registry
 from rls_bench.backends.interface import Backend, no
 from rls_bench.errors import BackendError, BackendUnsupported, PolicyError
 from rls_bench.machines import host
 from rls_bench.policy import file as policy_file
-from rls_bench.policy.file import Policy, Rule
+from rls_bench.policy.file import Policy
+from rls_bench.policy.stretches import Advice, Stretches, stretches
 from rls_bench.problems.problem import Problem
 
 VARIABLE = "RLS_BENCH_POLICY"
@@ -38,7 +36,7 @@ BUILT_IN = {
 
 
 class PolicyWarning(UserWarning):
-    """A policy was found but isn't used."""
+    """A policy was found but isn't used, or ``auto`` does without a backend that it would have taken."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,35 @@ def default_path() -> Path:
 
 
 def forget() -> None:
-    """Look for policies anew: after one was written, or the environment changed."""
+    """Look for policies anew, also where the user's configuration directory may have moved."""
     _GUIDES.clear()
+    _DEFAULT_PATHS.clear()
+
+
+def stamp(policy: str | Path | None = None) -> tuple[object, ...]:
+    """Where "auto" looks for its policy now, and the file's identity there: it changes when the answer may."""
+    named = policy or os.environ._data.get(_VARIABLE_KEY)  # type: ignore[attr-defined]
+    path = named or _found_unnamed()
+    # Most machines have no policy, and asking so is cheaper than an exception.
+    if not os.access(path, os.F_OK):
+        return (path,)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (path,)
+    return path, found.st_mtime_ns, found.st_size, found.st_ino
+
+
+# Every call asks: the mapping's own way takes 1.5 µs where the variable isn't set, by two exceptions.
+_VARIABLE_KEY = os.environ.encodekey(VARIABLE)
+# A list of one, once it was asked for: platformdirs takes longer than a short decode step.
+_DEFAULT_PATHS: list[str] = []
+
+
+def _found_unnamed() -> str:
+    if not _DEFAULT_PATHS:
+        _DEFAULT_PATHS.append(str(default_path()))
+    return _DEFAULT_PATHS[0]
 
 
 # Shape classes: all that decides but the lengths, which grow with every token decoded.
@@ -94,34 +119,8 @@ _SHAPE = attrgetter(
 )
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """Backends in order of preference; ``rule`` is the evidence, None for the built-in rule."""
-
-    backends: tuple[tuple[str, Backend], ...]
-    rule: Rule | None = None
-
-
-@dataclass(frozen=True)
-class _Lengths:
-    """Stretches of key length for one shape class: ``stretches[i]`` serves up to ``ends[i]``, inside the bounds."""
-
-    shortest_query: int
-    longest_query: int
-    shortest: int
-    ends: tuple[int, ...]
-    stretches: tuple[_Stretch, ...]
-
-    def hold(self, problem: Problem) -> bool:
-        """Whether the problem's lengths lie inside what was measured."""
-        return (
-            self.shortest_query <= problem.query_length <= self.longest_query
-            and self.shortest <= problem.key_length <= self.ends[-1]
-        )
-
-    def at(self, problem: Problem) -> _Stretch:
-        """The stretch that holds the problem's key length."""
-        return self.stretches[bisect_left(self.ends, problem.key_length)]
+# Backends that are registered, steer and are available here, in order of preference.
+_Usable = tuple[tuple[str, Backend], ...]
 
 
 class _Guide:
@@ -131,82 +130,59 @@ class _Guide:
         self._path = path
         self._policy = policy
         self._why_not = why_not
-        self._lengths: dict[tuple[object, ...], _Lengths | None] = {}
-        self._built_in: dict[str, _Stretch] = {}
+        self._known: dict[tuple[object, ...], Stretches] = {}
+        self._usable: dict[tuple[str, ...], _Usable] = {}
 
     def pick(self, problem: Problem, traced: bool = False) -> str:
-        for name, backend in self._stretch(problem).backends:
+        for name, backend in self._backends(problem):
             if (backend.traceable or not traced) and backend.supports(problem):
                 return name
         return self._any(problem, traced)
 
     def explain(self, problem: Problem) -> Choice:
-        name, stretch = self.pick(problem), self._stretch(problem)
-        if stretch.rule is None:
-            return Choice(name, f"{self._why_not_measured(problem)}; the built-in rule takes the first that can")
-        if name not in stretch.rule.backends:
+        name, advice = self.pick(problem), self._advice(problem)
+        if advice is None or not self._of(advice.backends):
+            return Choice(name, f"{self._why_not_measured(advice)}; the built-in rule takes the first that can")
+        if name not in advice.backends:
             return Choice(name, "no backend of the policy can do it; the built-in rule takes the first that can")
-        first = stretch.rule.backends[0]
+        first = advice.backends[0]
         refusal = "" if name == first else f"{first} cannot do it here, {name} is next; "
-        return Choice(name, refusal + stretch.rule.why, self._path)
+        return Choice(name, refusal + advice.why, self._path)
 
-    def _why_not_measured(self, problem: Problem) -> str:
+    def _why_not_measured(self, advice: Advice | None) -> str:
         if self._policy is None:
             return self._why_not
-        lengths = self._lengths[_SHAPE(problem)]
-        if lengths is None:
+        if advice is None:
             return f"{self._path} has no measurement of this kind about these sizes"
-        if not lengths.hold(problem):
-            return f"{self._path} measured key lengths {lengths.shortest} to {lengths.ends[-1]} of this kind"
-        rule = lengths.at(problem).rule
-        return f"{self._path} chose nothing available here: {rule.why if rule else ''}"
+        return f"{self._path} chose nothing available here: {advice.why}"
 
-    def _stretch(self, problem: Problem) -> _Stretch:
-        shape = _SHAPE(problem)
+    def _backends(self, problem: Problem) -> _Usable:
+        advice = self._advice(problem)
+        return (advice and self._of(advice.backends)) or self._conservative(problem.device)
+
+    def _advice(self, problem: Problem) -> Advice | None:
+        """What the policy says of ``problem``; None where it lies outside what was measured."""
+        is_square = problem.query_length == problem.key_length
+        shape = (*_SHAPE(problem), is_square or problem.query_length)
         try:
-            lengths = self._lengths[shape]
+            known = self._known[shape]
         except KeyError:
-            lengths = self._lengths[shape] = self._look_up(problem)
-        if lengths is not None and lengths.hold(problem):
-            found = lengths.at(problem)
-            if found.backends:
-                return found
-        return self._conservative(problem.device)
+            kind = policy_file.kind(problem)
+            rules = [rule for rule in self._policy.rules if rule.kind == kind] if self._policy else []
+            known = self._known[shape] = stretches(rules, policy_file.point(problem), is_square=is_square)
+        return known.at(problem.key_length)
 
-    def _look_up(self, problem: Problem) -> _Lengths | None:
-        """The rules that speak of this shape class; None where it lies outside what was measured."""
-        kind, sizes = policy_file.kind(problem), policy_file.point(problem)
-        rules = [rule for rule in self._policy.rules if rule.kind == kind] if self._policy else []
-        points = [point for rule in rules for point in rule.measured]
-        for name in ("batch", "query_heads", "kv_heads", "head_dim", "value_dim"):
-            measured = [getattr(point, name) for point in points]
-            if not measured or not min(measured) <= getattr(sizes, name) <= max(measured):
-                return None
-        nearest = min(rules, key=lambda rule: _distance(rule, problem))
-        family = [rule for rule in rules if (rule.head_dim, rule.value_dim) == (nearest.head_dim, nearest.value_dim)]
-        return self._join(sorted(family, key=lambda rule: rule.shortest))
+    def _of(self, names: tuple[str, ...]) -> _Usable:
+        if names not in self._usable:
+            self._usable[names] = _usable(names)
+        return self._usable[names]
 
-    def _join(self, rules: list[Rule]) -> _Lengths:
-        """Neighbouring regimes meet midway between their measured lengths, on the scale of ratios."""
-        ends = [math.isqrt(one.longest * other.shortest) for one, other in pairwise(rules)]
-        queries = [point.query_length for rule in rules for point in rule.measured]
-        return _Lengths(
-            shortest_query=min(queries),
-            longest_query=max(queries),
-            shortest=rules[0].shortest,
-            ends=(*ends, rules[-1].longest),
-            stretches=tuple(_Stretch(_usable(rule.backends), rule) for rule in rules),
-        )
-
-    def _conservative(self, device: str) -> _Stretch:
-        if device not in self._built_in:
-            names = BUILT_IN.get(device, ("eager",))
-            self._built_in[device] = _Stretch(_usable(names))
-        return self._built_in[device]
+    def _conservative(self, device: str) -> _Usable:
+        return self._of(BUILT_IN.get(device, ("eager",)))
 
     def _any(self, problem: Problem, traced: bool) -> str:
         refusals = []
-        for name, backend in self._conservative(problem.device).backends:
+        for name, backend in self._conservative(problem.device):
             support = backend.supports(problem) if backend.traceable or not traced else no("cannot be traced")
             if support:
                 return name
@@ -214,21 +190,24 @@ class _Guide:
         raise BackendUnsupported(f"no built-in backend does {problem.title} ({'; '.join(refusals)})")
 
 
-_GUIDES: dict[str | Path | None, _Guide] = {}
+# Backends whose absence was told of.
+_TOLD: set[str] = set()
+_GUIDES: dict[str | Path | None, tuple[tuple[object, ...], _Guide]] = {}
 
 
 def _guide(policy: str | Path | None) -> _Guide:
-    try:
-        return _GUIDES[policy]
-    except KeyError:
-        guide = _GUIDES[policy] = _load(policy)
-        return guide
+    now = stamp(policy)
+    then, guide = _GUIDES.get(policy, (None, None))
+    if guide is None or then != now:
+        guide = _load(policy)
+        _GUIDES[policy] = now, guide
+    return guide
 
 
 def _load(policy: str | Path | None) -> _Guide:
     named = policy or os.environ.get(VARIABLE)
     path = Path(named) if named else default_path()
-    if not named and not path.exists():
+    if not named and not _is_there(path):
         return _Guide(None, None, "no policy was found")
     try:
         loaded = policy_file.read(path)
@@ -246,6 +225,14 @@ def _load(policy: str | Path | None) -> _Guide:
     return _Guide(path, loaded)
 
 
+def _is_there(path: Path) -> bool:
+    """Without HOME the path begins with "~", literally; a home that cannot be looked into holds nothing for us."""
+    try:
+        return path.is_absolute() and path.exists()
+    except OSError:
+        return False
+
+
 def _here(name: str) -> str:
     machine = host.current()
     return machine.title if name == "fingerprint" else f"{name} {getattr(machine, name)}"
@@ -256,18 +243,21 @@ def _refuse(path: Path, reason: str) -> _Guide:
     return _Guide(path, None, reason)
 
 
-def _usable(names: Iterable[str]) -> tuple[tuple[str, Backend], ...]:
-    """Those of ``names`` that are registered, steer, and are available on this machine, in order."""
+def _usable(names: Iterable[str]) -> _Usable:
+    """Those of ``names`` that are registered, steer, and are proven to work on this machine, in order.
+
+    One that a person could mend is told of, once a process.
+    """
     found = []
     for name in names:
         try:
             backend = registry.get(name)
         except BackendError:
             continue
-        if backend.steers and backend.available():
+        proven = asking.proven(backend)
+        if backend.steers and proven:
             found.append((name, backend))
+        elif proven.mendable and name not in _TOLD:
+            _TOLD.add(name)
+            warnings.warn(f"auto does without backend {name}: {proven.reason}", PolicyWarning, stacklevel=2)
     return tuple(found)
-
-
-def _distance(rule: Rule, problem: Problem) -> float:
-    return abs(math.log(rule.head_dim / problem.head_dim)) + abs(math.log(rule.value_dim / problem.value_dim))

@@ -11,6 +11,11 @@ from torch import Tensor
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import BiasLayout, Problem, StrengthLayout
 
+# What float32 holds: every number of a call is read in it.
+LARGEST = torch.finfo(torch.float32).max
+SMALLEST = torch.finfo(torch.float32).tiny
+# Beside a larger eps nothing is left of A, in float64 either.
+_MOST_EPS = 1e30
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _BIAS_LAYOUTS: dict[int, BiasLayout] = {1: "k", 2: "bk", 3: "bhk"}
 _STRENGTH_LAYOUTS: dict[int, StrengthLayout] = {0: "scalar", 1: "h", 2: "bh", 3: "bhq"}
@@ -42,15 +47,14 @@ def bind(
             "strength", strength, _STRENGTH_LAYOUTS, _strength_shapes(batch, query_heads, query_length), query
         )
     else:
-        _check_number("strength", strength)
+        check_number("strength", strength)
     if key_lengths is not None:
         _check_key_lengths(key_lengths, batch, query)
-    if check_values is None:
-        check_values = query.device.type == "cpu"
-    if check_values and not torch.compiler.is_compiling():
-        _check_values(bias, strength, key_lengths, key_length)
+    if reads_values(check_values, query) and not torch.compiler.is_compiling():
+        check_steering(bias, strength)
+        if key_lengths is not None:
+            check_lengths(key_lengths, key_length)
 
-    strength_tensor = strength if isinstance(strength, Tensor) else _scalar(float(strength), query.device)
     problem = Problem(
         batch=batch,
         query_heads=query_heads,
@@ -64,43 +68,76 @@ def bind(
         is_causal=is_causal,
         has_key_lengths=key_lengths is not None,
         bias_layout=_BIAS_LAYOUTS[bias.ndim],
-        strength_layout=_STRENGTH_LAYOUTS[strength_tensor.ndim],
-        eps=float(eps),
+        strength_layout=_STRENGTH_LAYOUTS[strength.ndim] if isinstance(strength, Tensor) else "scalar",
+        eps=_in_range(eps),
         return_stats=return_stats,
         requires_grad=torch.is_grad_enabled()
-        and any(t.requires_grad for t in (query, key, value, bias, strength_tensor)),
+        and any(isinstance(t, Tensor) and t.requires_grad for t in (query, key, value, bias, strength)),
     )
     return Inputs(
         problem=problem,
         query=query,
         key=key,
         value=value,
-        bias=_spread_bias(bias.float()),
-        strength=_spread_strength(strength_tensor.float()),
+        bias=lay_out_bias(bias),
+        strength=lay_out_strength(strength, query.device),
         scale=head_dim**-0.5 if scale is None else float(scale),
-        key_lengths=None if key_lengths is None else key_lengths.to(torch.int32),
+        key_lengths=None if key_lengths is None else lay_out_lengths(key_lengths),
     )
 
 
-def _scalar(number: float, device: torch.device) -> Tensor:
-    # A constant on the device: a copy from the host would stall a CUDA stream.
-    return torch.full((), number, dtype=torch.float32, device=device)
+def _in_range(eps: float) -> float:
+    """``eps`` as kernels take it: 0 where float32 has nothing as small."""
+    return 0.0 if eps < SMALLEST else min(float(eps), _MOST_EPS)
 
 
-def _spread_bias(bias: Tensor) -> Tensor:
-    """[B or 1, Hq or 1, Lk] from any bias layout."""
+def reads_values(check_values: bool | None, query: Tensor) -> bool:
+    """What the operator's ``check_values`` means for these operands."""
+    return query.device.type == "cpu" if check_values is None else check_values
+
+
+def lay_out_bias(bias: Tensor) -> Tensor:
+    """float32 [B or 1, Hq or 1, Lk] from any layout that the operator takes, or from this one."""
+    bias = bias.float()
     if bias.ndim == 1:
         return bias[None, None, :]
-    return bias[:, None, :] if bias.ndim == 2 else bias
+    return bias.unsqueeze(1) if bias.ndim == 2 else bias
 
 
-def _spread_strength(strength: Tensor) -> Tensor:
-    """[B or 1, Hq or 1, Lq or 1] from any strength layout."""
+def lay_out_strength(strength: float | Tensor, device: torch.device) -> Tensor:
+    """float32 [B or 1, Hq or 1, Lq or 1] from a number, from any layout that the operator takes, or from this one."""
+    if not isinstance(strength, Tensor):
+        # A constant on the device: a copy from the host would stall a CUDA stream.
+        return torch.full((1, 1, 1), float(strength), dtype=torch.float32, device=device)
+    strength = strength.float()
     if strength.ndim == 0:
         return strength[None, None, None]
     if strength.ndim == 1:
         return strength[None, :, None]
     return strength[:, :, None] if strength.ndim == 2 else strength
+
+
+def lay_out_lengths(key_lengths: Tensor) -> Tensor:
+    """int32 [B]."""
+    return key_lengths.to(torch.int32)
+
+
+class KeptStrength:
+    """The last number as a tensor: λ is the same in call after call, and making one takes longer than checking it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        # One tuple, so that another thread sees a number beside its own tensor.
+        self._kept: tuple[float, Tensor] | None = None
+
+    def lay_out(self, strength: float | Tensor) -> Tensor:
+        """As ``lay_out_strength``."""
+        if isinstance(strength, Tensor):
+            return lay_out_strength(strength, self._device)
+        kept = self._kept
+        if kept is None or kept[0] != strength:
+            kept = self._kept = strength, lay_out_strength(strength, self._device)
+        return kept[1]
 
 
 def _check_operands(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
@@ -138,23 +175,28 @@ def _check_operands(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool)
 
 
 def _check_options(eps: float, is_causal: bool, scale: float | None, return_stats: bool) -> None:
-    _check_number("eps", eps)
+    check_number("eps", eps)
     if eps < 0.0:
         raise ValueError(f"eps: wanted a number >= 0; got {eps}")
     if scale is not None:
-        _check_number("scale", scale)
+        check_number("scale", scale)
         if scale <= 0.0:
             raise ValueError(f"scale: wanted a number > 0; got {scale}")
+        if not SMALLEST <= scale <= LARGEST:
+            raise ValueError(f"scale: wanted a number that float32 holds, {SMALLEST:.3g} to {LARGEST:.3g}; got {scale}")
     for name, flag in (("is_causal", is_causal), ("return_stats", return_stats)):
         if not isinstance(flag, bool):
             raise TypeError(f"{name}: wanted a bool; got {type(flag).__name__}")
 
 
-def _check_number(name: str, number: float) -> None:
+def check_number(name: str, number: float) -> None:
+    """Raise TypeError or ValueError unless ``number`` is a finite number."""
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise TypeError(f"{name}: wanted a number; got {type(number).__name__}")
     if not math.isfinite(number):
         raise ValueError(f"{name}: wanted a finite number; got {number}")
+    if name == "strength" and abs(number) > LARGEST:
+        raise ValueError(f"strength: wanted a number that float32 holds, up to {LARGEST:.3g}; got {number:g}")
 
 
 def _check_broadcast(
@@ -190,15 +232,32 @@ def _check_key_lengths(key_lengths: Tensor, batch: int, query: Tensor) -> None:
         raise ValueError(f"key_lengths: wanted query's device {query.device}; got {key_lengths.device}")
 
 
-def _check_values(bias: Tensor, strength: float | Tensor, key_lengths: Tensor | None, key_length: int) -> None:
-    for name, tensor in (("bias", bias), ("strength", strength)):
-        if isinstance(tensor, Tensor) and not bool(tensor.isfinite().all()):
-            count = int((~tensor.isfinite()).sum())
+def check_steering(bias: Tensor, strength: float | Tensor) -> None:
+    """Raise ValueError for a tensor that holds what isn't finite, and where λ b may leave float32."""
+    sizes = []
+    for name, given in (("bias", bias), ("strength", strength)):
+        sizes.append(largest(given) if isinstance(given, Tensor) else abs(float(given)))
+        if isinstance(given, Tensor) and not math.isfinite(sizes[-1]):
+            count = int((~given.isfinite()).sum())
             raise ValueError(f"{name}: wanted finite values; got {count} that are not")
-    if key_lengths is not None:
-        shortest, longest = int(key_lengths.min()), int(key_lengths.max())
-        if shortest < 0 or longest > key_length:
-            raise ValueError(f"key_lengths: wanted values from 0 to {key_length}; got {shortest} to {longest}")
+    if sizes[0] * sizes[1] > LARGEST:
+        raise ValueError(
+            f"strength: wanted strength · bias within float32, up to {LARGEST:.3g}; got a strength of "
+            f"{sizes[1]:.3g} and a bias of {sizes[0]:.3g}"
+        )
+
+
+def check_lengths(key_lengths: Tensor, key_length: int) -> None:
+    """Raise ValueError unless all lengths are from 0 to ``key_length``."""
+    shortest, longest = (int(length) for length in torch.aminmax(key_lengths))
+    if shortest < 0 or longest > key_length:
+        raise ValueError(f"key_lengths: wanted values from 0 to {key_length}; got {shortest} to {longest}")
+
+
+def largest(tensor: Tensor) -> float:
+    """The greatest absolute value; NaN where there is one."""
+    lowest, highest = torch.aminmax(tensor.detach())
+    return max(-lowest.item(), highest.item())
 
 
 def _shape(tensor: Tensor) -> str:

@@ -42,25 +42,39 @@ class Inputs:
 
         Causal is bottom-right aligned: query i sees key j where ``j <= i + Lk - Lq``.
         """
-        problem, device = self.problem, self.query.device
-        if not problem.masks_causally and self.key_lengths is None:
-            return None
-        keys = torch.arange(problem.key_length, device=device)
-        mask: Tensor | None = None
-        if problem.masks_causally:
-            last = torch.arange(problem.query_length, device=device) + (problem.key_length - problem.query_length)
-            mask = (keys[None, :] <= last[:, None])[None, None]
-        if self.key_lengths is not None:
-            padding = (keys[None, :] < self.key_lengths[:, None])[:, None, None, :]
-            mask = padding if mask is None else mask & padding
-        return mask
+        return visible_keys(self.problem, self.key_lengths, self.query.device)
+
+    def without_padding(self) -> tuple[Tensor, Tensor]:
+        """Key and value with zeros past ``key_lengths``, for kernels that would multiply a NaN there by a weight of 0.
+
+        The tensors themselves where there are no lengths; else copies, which take a pass over both.
+        """
+        if self.key_lengths is None:
+            return self.key, self.value
+        padding = torch.arange(self.problem.key_length, device=self.key.device) >= self.key_lengths[:, None]
+        padding = padding[:, None, :, None]
+        return self.key.masked_fill(padding, 0.0), self.value.masked_fill(padding, 0.0)
 
     def may_hide_whole_rows(self) -> bool:
         """Whether some query may have no visible key at all, judged without reading a tensor's values."""
-        problem = self.problem
-        return self.key_lengths is not None or (problem.is_causal and problem.query_length > problem.key_length)
+        return self.problem.may_hide_whole_rows
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by argument name, those that are absent left out."""
         named = {name: getattr(self, name) for name in ("query", "key", "value", "bias", "strength", "key_lengths")}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+def visible_keys(problem: Problem, key_lengths: Tensor | None, device: torch.device) -> Tensor | None:
+    """``Inputs.visible`` of such lengths, int32 [B]."""
+    if not problem.masks_causally and key_lengths is None:
+        return None
+    keys = torch.arange(problem.key_length, device=device)
+    mask: Tensor | None = None
+    if problem.masks_causally:
+        last = torch.arange(problem.query_length, device=device) + (problem.key_length - problem.query_length)
+        mask = (keys[None, :] <= last[:, None])[None, None]
+    if key_lengths is not None:
+        padding = (keys[None, :] < key_lengths[:, None])[:, None, None, :]
+        mask = padding if mask is None else mask & padding
+    return mask

@@ -11,7 +11,7 @@ StrengthLayout = Literal["scalar", "h", "bh", "bhq"]
 InputKind = Literal["real", "random"]
 
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
-_DTYPE_SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+DTYPE_SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class Problem:
         return self.is_causal and self.query_length > 1
 
     @property
+    def may_hide_whole_rows(self) -> bool:
+        """Whether some query may have no visible key at all."""
+        return self.has_key_lengths or (self.is_causal and self.query_length > self.key_length)
+
+    @property
     def is_square(self) -> bool:
         """As many queries as keys: where top-left and bottom-right causal masks are the same."""
         return self.query_length == self.key_length
@@ -94,27 +99,41 @@ class Problem:
 
     @property
     def title(self) -> str:
-        """One short line for tables: ``B1 H32/8 L1024 D128 bf16 causal``."""
+        """One short line for tables: ``B1 H32/8 L1024 D128 bf16 causal``; ``grammar.parse`` reads it again."""
         heads = f"H{self.query_heads}" + (f"/{self.kv_heads}" if self.kv_heads != self.query_heads else "")
         lengths = f"L{self.key_length}"
         if self.query_length != self.key_length:
             lengths = f"Lq{self.query_length} Lk{self.key_length}"
         dims = f"D{self.head_dim}" + (f"/{self.value_dim}" if self.value_dim != self.head_dim else "")
-        words = [f"B{self.batch}", heads, lengths, dims, _DTYPE_SHORT[self.dtype]]
+        words = [f"B{self.batch}", heads, lengths, dims, DTYPE_SHORT[self.dtype]]
         if self.is_causal:
             words.append("causal")
         if self.has_key_lengths:
             words.append("padded")
         if self.eps:
-            words.append(f"eps {self.eps:g}")
+            words.append(f"eps={_shortest(self.eps)}")
         if self.strength_layout != "scalar":
             words.append(f"λ[{self.strength_layout}]")
+        if self.bias_layout != "bk":
+            words.append(f"b[{self.bias_layout}]")
         if self.return_stats:
             words.append("stats")
         if self.requires_grad:
             words.append("grad")
+        if self.strength != 1.0:
+            words.append(f"λ={_shortest(self.strength)}")
+        if self.inputs != "real":
+            words.append(self.inputs)
+        if self.seed:
+            words.append(f"seed={self.seed}")
         return " ".join(words)
 
     def unsteered(self) -> Problem:
         """The same problem with λ = 0."""
         return replace(self, strength=0.0)
+
+
+def _shortest(number: float) -> str:
+    """The fewest digits that mean exactly ``number``."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)

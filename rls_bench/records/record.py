@@ -69,6 +69,7 @@ class Record:
     reason: str = ""
     commit: str | None = None
     dirty: bool = False
+    # The suite's name, or the options of ``run`` that chose the problems.
     suite: str = ""
     agreement: Agreement | None = None
     samples_ns: dict[Question, list[list[float]]] = field(default_factory=dict)
@@ -80,8 +81,16 @@ class Record:
     workspace_bytes: int | None = None
     kernels: list[str] = field(default_factory=list)
     probes: dict[str, dict[str, float | str | None]] = field(default_factory=dict)
-    # Relative difference of the run's A/A pair; None until the run has one.
+    # Threads and numerics switches of the backend's process, as the backend left them.
+    settings: dict[str, str] = field(default_factory=dict)
+    # False for plain attention, which ignores bias and strength and was judged at λ = 0.
+    steers: bool = True
+    # How far two labels of the same code may differ in this run, relative: for the first question, and for each; None
+    # and empty until the run has an A/A pair.
     noise_floor: float | None = None
+    noise_floors: dict[Question, float] = field(default_factory=dict)
+    # How often sampling looked whether the interval was narrow: an interval that ended it must allow for that.
+    looks: int = 1
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

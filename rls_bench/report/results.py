@@ -14,8 +14,9 @@ from rls_bench.machines.machine import Machine
 from rls_bench.policy import file as policy_file
 from rls_bench.problems.problem import Problem
 from rls_bench.records import record
-from rls_bench.records.record import Record, Skipped
-from rls_bench.records.statistics import Launches, median_interval, ratio_interval
+from rls_bench.records.latency import Latencies
+from rls_bench.records.record import Question, Record, Skipped
+from rls_bench.records.statistics import Estimate, Interval, Launches
 from rls_bench.report.palette import FLOOR, Look, look
 
 # Probe figures that become columns: column -> probe and its figure.
@@ -52,8 +53,11 @@ def read(paths: Sequence[Path]) -> Results:
     records = [entry for path in paths for entry in record.read(path, skipped)]
     if not records:
         raise RecordError(f"{', '.join(map(str, paths))}: wanted at least one record; got none")
+    # The later run replaces, whichever file it lies in.
+    records.sort(key=lambda entry: entry.created)
     names = _machine_names(records)
-    floors = _floors(records, names)
+    latencies = Latencies(records)
+    floors = _floors(records, names, latencies)
     problems: dict[Problem, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     for entry in records:
@@ -64,7 +68,7 @@ def read(paths: Sequence[Path]) -> Results:
             rows.append(shared)
         for question, launches in entry.samples_ns.items():
             floor = floors.get((names[entry.machine], _work(entry.problem), question))
-            rows.append(shared | {"question": question} | _of_latency(entry, launches, floor))
+            rows.append(shared | {"question": question} | _of_latency(entry, question, launches, latencies, floor))
     frame = pd.DataFrame(rows).reindex(columns=_COLUMNS)
     frame[_NUMBERS] = frame[_NUMBERS].astype(float)
     latest = frame.drop_duplicates(["machine", "work", "label", "question"], keep="last")
@@ -85,13 +89,16 @@ def _machine_names(records: Sequence[Record]) -> dict[Machine, str]:
     return names
 
 
-def _floors(records: Sequence[Record], names: dict[Machine, str]) -> dict[tuple[str, Problem, str], Launches]:
-    """The launches of plain attention, by machine, work and question."""
+def _floors(
+    records: Sequence[Record], names: dict[Machine, str], latencies: Latencies
+) -> dict[tuple[str, Problem, str], Estimate]:
+    """What plain attention takes, by machine, work and question."""
     return {
-        (names[entry.machine], _work(entry.problem), question): launches
+        (names[entry.machine], _work(entry.problem), question): latency
         for entry in records
         if entry.backend == FLOOR and entry.label == FLOOR
-        for question, launches in entry.samples_ns.items()
+        for question in entry.samples_ns
+        if (latency := latencies.estimate(entry, question)) is not None
     }
 
 
@@ -153,25 +160,29 @@ def _of_record(entry: Record, machine: str) -> dict[str, Any]:
     }
 
 
-def _of_latency(entry: Record, launches: Launches, floor: Launches | None) -> dict[str, Any]:
-    """Median and × unsteered with 95 % intervals; nothing where a run recorded no usable sample."""
-    measured = [samples for samples in launches if samples and min(samples) > 0]
-    if not measured:
+def _of_latency(
+    entry: Record, question: Question, launches: Launches, latencies: Latencies, floor: Estimate | None
+) -> dict[str, Any]:
+    """Median and × unsteered with 95 % intervals, where they are known; nothing where there is no usable sample."""
+    latency, estimate = latencies.interval(entry, question), latencies.estimate(entry, question)
+    if latency is None or estimate is None:
         return {}
-    latency = median_interval(measured)
+    measured = [samples for samples in launches if samples and min(samples) > 0]
     columns = {
         "latency_ns": latency.median,
-        "low_ns": latency.low,
-        "high_ns": latency.high,
+        **_ends("low_ns", "high_ns", latency),
         "launches": len(measured),
         "samples": sum(map(len, measured)),
         "tflop_per_s": entry.problem.flops / latency.median / 1e3,
     }
-    plain = [samples for samples in floor or () if samples and min(samples) > 0]
-    if not plain or entry.backend == FLOOR:
+    if floor is None or entry.backend == FLOOR:
         return columns
-    ratio = ratio_interval(plain, measured)
-    return columns | {"unsteered_ratio": ratio.median, "ratio_low": ratio.low, "ratio_high": ratio.high}
+    ratio = estimate.over(floor).interval()
+    return columns | {"unsteered_ratio": ratio.median, **_ends("ratio_low", "ratio_high", ratio)}
+
+
+def _ends(low: str, high: str, interval: Interval) -> dict[str, float]:
+    return {low: interval.low, high: interval.high} if interval.is_known else {}
 
 
 def _number(value: float | str | None) -> float | None:

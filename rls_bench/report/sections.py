@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rls_bench.records.flips import flips
 from rls_bench.report import figures
 from rls_bench.report.bars import has_one_length
 from rls_bench.report.palette import FLOOR
@@ -83,21 +84,25 @@ def _latency(results: Results, timed: pd.DataFrame) -> Section:
     columns = [Column("machine", "machine"), *_CELL, Column("label", "label"), Column("question", "latency"), *_TIMES]
     columns += [Column("launches", "launches"), Column("samples", "samples"), Column("rejected", "rejected")]
     behind = table(everything, columns, "Latency")
-    return Section("latency", title, words + _flips(everything), lambda: figures.latency(timed, results.look), [behind])
+    return Section(
+        "latency", title, words + _flips(results, everything), lambda: figures.latency(timed, results.look), [behind]
+    )
 
 
-def _flips(frame: pd.DataFrame) -> str:
-    """Where another latency has another winner, it must not be taken for the same."""
+def _flips(results: Results, frame: pd.DataFrame) -> str:
+    """Where another latency has another winner, it must not be taken for the same; where it only seems to, neither."""
     rows = frame[(frame["backend"] != FLOOR) & (frame["label"] == frame["backend"])]
     if rows["question"].nunique() < 2:
         return ""
-    best = rows.loc[rows.groupby(["machine", "work", "question"])["latency_ns"].idxmin()]
-    winners = best.groupby(["machine", "work"])["backend"].nunique()
-    flipped = int((winners > 1).sum())
+    latest = {
+        (entry.machine, entry.problem.key, entry.label): entry for entry in results.records if entry.backend != FLOOR
+    }
+    flipped = len({(flip.record.machine, flip.record.problem.key) for flip in flips(latest.values())})
     asked = ", ".join(sorted(rows["question"].unique()))
+    problems = rows.groupby(["machine", "work"]).ngroups
     if not flipped:
-        return f" The same backend wins under {asked} latency on every problem."
-    return f" The winner differs between {asked} latency on {flipped} of {len(winners)} problems."
+        return f" On no problem does the winner differ between {asked} latency beyond doubt."
+    return f" The winner differs between {asked} latency on {flipped} of {problems} problems, beyond doubt."
 
 
 def _steering_cost(results: Results, timed: pd.DataFrame) -> Section:
@@ -230,7 +235,7 @@ def _machines(results: Results) -> Table:
     rows = []
     for name, machine in results.machines.items():
         own = results.frame[results.frame["machine"] == name]
-        floor = own["noise_floor"].max()
+        floor = own["noise_floor"].dropna().iloc[-1] if own["noise_floor"].notna().any() else None
         rows.append(
             {
                 "machine": name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -10,24 +11,35 @@ from rls_bench.choose import Decision, choose, gather
 from rls_bench.report.results import Results
 from rls_bench.report.tables import Column, Table, table
 
-Decided = dict[str, list[Decision]]
+
+@dataclass(frozen=True)
+class Decided:
+    """The decisions for each machine, by its name in the report, and the older commits that none of them stands on."""
+
+    decisions: dict[str, list[Decision]]
+    older: tuple[str, ...]
 
 
 def decided(results: Results) -> Decided:
-    """The decisions for each machine, by its name in the report."""
+    """The decisions that ``choose`` comes to."""
     names = {machine: name for name, machine in results.machines.items()}
-    return {names[evidence.machine]: choose(evidence) for evidence in gather(results.records)}
+    machines = gather(results.records)
+    older = dict.fromkeys(commit for evidence in machines for commit in evidence.older)
+    return Decided({names[evidence.machine]: choose(evidence) for evidence in machines}, tuple(older))
 
 
 def lead(results: Results, verdict: Decided) -> str:
     """A sentence for each machine, and one on what is wrong."""
     sentences = []
-    for name, decisions in verdict.items():
+    for name, decisions in verdict.decisions.items():
         chosen = Counter(found.backend for found in decisions if found.backend)
         ranked = [f"{backend} in {count} of {len(decisions)} regimes" for backend, count in chosen.most_common(3)]
         abstained = len(decisions) - sum(chosen.values())
         doubt = f"; the evidence is too thin in {abstained}" if abstained else ""
         sentences.append(f"On {name}, run {', '.join(ranked) or 'nothing yet'}{doubt}.")
+    if verdict.older:
+        commits = ", ".join(commit[:12] for commit in verdict.older)
+        sentences.append(f"Of each cell the newest commit counts; left out: {commits}.")
     frame = results.latest.drop_duplicates(["machine", "work", "label"], keep="last")
     wrong = frame[frame["status"].isin(["wrong", "wrong backend", "failed", "crashed", "timeout", "out_of_memory"])]
     if len(wrong):
@@ -49,7 +61,7 @@ def verdicts(verdict: Decided) -> Table:
             "bound": _percent(found.regret_bound),
             "why": found.why if found.backend else f"{found.why}. Settle it: {found.settle}",
         }
-        for name, decisions in verdict.items()
+        for name, decisions in verdict.decisions.items()
         for found in decisions
     ]
     columns = [
@@ -66,4 +78,4 @@ def verdicts(verdict: Decided) -> Table:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{max(value, 0.0):.1%}"
+    return "" if value is None else f"{value:.1%}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import median
 
 from rls_bench.errors import BackendUnavailable
 from rls_bench.machines.machine import Machine
-from rls_bench.records.record import Record
+from rls_bench.records.record import Question, Record
 from rls_bench.records.statistics import noise_floor
 from rls_bench.runner import journal
-from rls_bench.runner.cell import Cell, stopped
+from rls_bench.runner.cell import Cell, looks, narrow, shared_launches, stopped
 from rls_bench.runner.plan import Plan
 
 # Marks the second label of the backend that runs twice.
@@ -48,6 +47,10 @@ class Board:
         """The cells of the second label of the backend that runs twice."""
         return [] if self.twin is None else self.of_label(self.twin + TWIN)
 
+    def has_twin(self) -> bool:
+        """Whether a backend runs twice; one whose second label has failed on every problem no longer does."""
+        return any(cell.status is None for cell in self.twin_cells())
+
     def apply(self, entry: journal.Entry) -> None:
         """Take in what happened."""
         if isinstance(entry, journal.Met):
@@ -55,10 +58,20 @@ class Board:
         elif isinstance(entry, journal.Twinned):
             self.twin = entry.backend
             self._add(entry.backend + TWIN, entry.backend)
+        elif isinstance(entry, journal.Redone):
+            for cell in self._cells.values():
+                if cell.index == entry.problem:
+                    cell.forget(entry.launch)
         else:
             if isinstance(entry, journal.Took):
                 self.last_launch = max(self.last_launch, entry.launch)
-            self._cells[entry.label, entry.problem].apply(entry)
+            cell = self._cells[entry.label, entry.problem]
+            cell.apply(entry)
+            if isinstance(entry, journal.Ended) and cell.samples:
+                # Nobody has lost a race against what has fallen.
+                for other in self._cells.values():
+                    if other.index == cell.index:
+                        other.raced, other.raced_in = False, 0
 
     def mark_recorded(self, records: Iterable[Record]) -> None:
         """Leave out cells whose record is in the results file already."""
@@ -74,22 +87,34 @@ class Board:
         short = [cell for cell in todo if cell.checked is None or cell.finished_launches() < plan.launches]
         if short or not spare_time:
             return short
-        return [cell for cell in todo if not cell.raced and not cell.is_narrow(plan.target_interval)]
+        sure = self.narrow()
+        return [cell for cell in todo if not cell.raced and cell not in sure]
+
+    def narrow(self) -> set[Cell]:
+        """The cells whose every question is answered within the plan's target."""
+        right = [cell for cell in self._cells.values() if not cell.status]
+        return narrow(right, self._plan.target_interval, self._plan.launches)
+
+    def noise_floors(self) -> dict[Question, float]:
+        """For each question, how far the labels of the A/A pair may differ; empty without a pair that was timed."""
+        twins = [cell for cell in self.twin_cells() if not cell.status]
+        mains = {cell: self._cells[cell.backend, cell.index] for cell in twins}
+        floors: dict[Question, float] = {}
+        for question in dict.fromkeys(question for cell in twins for question in cell.samples):
+            pairs = [shared_launches(main, twin, question) for twin, main in mains.items() if not main.status]
+            if (floor := noise_floor([pair for pair in pairs if pair[0]])) is not None:
+                floors[question] = floor
+        return floors
 
     def noise_floor(self) -> float | None:
-        """The median over problems of the relative difference between the A/A pair's labels; None without a pair."""
-        floors = [
-            noise_floor(one, two)
-            for index in range(len(self._plan.problems))
-            if self.twin is not None
-            and (one := self._cells[self.twin, index].ok_launches())
-            and (two := self._cells[self.twin + TWIN, index].ok_launches())
-        ]
-        return median(floors) if floors else None
+        """That of the question that backends are compared by."""
+        floors = self.noise_floors()
+        main = next(iter(self._cells.values())).main
+        return floors.get(main)
 
     def records(self, started: journal.Started, interrupted: bool) -> tuple[list[Record], int]:
         """A record for each cell that isn't in the results file yet, and how many cells were never reached."""
-        floor = self.noise_floor()
+        floors, sure = self.noise_floors(), self.narrow()
         records, unreached = [], 0
         for cell in self._cells.values():
             if cell.is_recorded or (cell.label != cell.backend and cell.status in ("unsupported", "unavailable")):
@@ -99,11 +124,11 @@ class Board:
                 continue
             if self.machine is None:
                 raise BackendUnavailable(f"no backend's process came up; the first, {cell.label}: {cell.reason}")
-            records.append(self._record(cell, started, self.machine, floor, interrupted))
+            records.append(self._record(cell, started, self.machine, floors, stopped(cell, cell in sure, interrupted)))
         return records, unreached
 
     def _record(
-        self, cell: Cell, started: journal.Started, machine: Machine, floor: float | None, interrupted: bool
+        self, cell: Cell, started: journal.Started, machine: Machine, floors: dict[Question, float], why_stopped: str
     ) -> Record:
         checked, ok = cell.checked, cell.status is None
         shared = {
@@ -119,7 +144,8 @@ class Board:
             "dirty": started.dirty,
             "suite": self._plan.suite,
             "rejected": cell.rejected,
-            "noise_floor": floor,
+            "noise_floor": floors.get(cell.main),
+            "noise_floors": floors,
         }
         if checked is not None:
             shared |= {
@@ -129,12 +155,15 @@ class Board:
                 "workspace_bytes": checked.workspace_bytes,
                 "kernels": checked.kernels,
                 "probes": checked.probes,
+                "settings": checked.settings,
+                "steers": checked.steers,
             }
         if ok:
             shared |= {
-                "samples_ns": {question: cell.launches(question) for question in cell.samples},
+                "samples_ns": {question: taken for question in cell.samples if (taken := cell.launches(question))},
                 "warmup_ns": [cell.warmups[launch] for launch in sorted(cell.warmups)],
-                "stopped": stopped(cell, self._plan.target_interval, interrupted),
+                "stopped": why_stopped,
+                "looks": looks(len(cell.launches(cell.main)), self._plan.launches),
             }
         return Record(**shared)  # type: ignore[arg-type]
 

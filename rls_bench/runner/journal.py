@@ -17,7 +17,7 @@ from rls_bench.machines.machine import Machine
 from rls_bench.records.record import Agreement, Question, Status
 from rls_bench.runner.plan import Plan
 
-VERSION = 1
+VERSION = 2
 
 
 class Started(msgspec.Struct, tag=True):
@@ -52,9 +52,10 @@ class Checked(msgspec.Struct, tag=True):
     workspace_bytes: int | None
     kernels: list[str]
     probes: dict[str, dict[str, float | str | None]]
-    fingerprint: list[float]
     measurable: bool
     note: str = ""
+    settings: dict[str, str] = {}
+    steers: bool = True
 
 
 class Took(msgspec.Struct, tag=True):
@@ -70,6 +71,13 @@ class Took(msgspec.Struct, tag=True):
     note: str = ""
 
 
+class Redone(msgspec.Struct, tag=True):
+    """One problem's turns of a launch begin anew: something worked beside them, and what they took doesn't count."""
+
+    problem: int
+    launch: int
+
+
 class Ended(msgspec.Struct, tag=True):
     """A cell that can't go on, and why."""
 
@@ -79,7 +87,7 @@ class Ended(msgspec.Struct, tag=True):
     reason: str
 
 
-Entry = Met | Twinned | Checked | Took | Ended
+Entry = Met | Twinned | Checked | Took | Redone | Ended
 _LINE: msgspec.json.Decoder[Started | Entry] = msgspec.json.Decoder(Started | Entry)
 
 

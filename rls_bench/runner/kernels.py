@@ -9,7 +9,7 @@ import torch
 from torch.autograd.profiler import profile
 
 from rls_bench.backends.interface import Backend
-from rls_bench.runner.honesty import Finding
+from rls_bench.referee.trial import Finding
 
 _MOST_NAMES = 12
 

@@ -71,11 +71,18 @@ class Ledger:
         finally:
             self._turns += self._now() - began
 
-    def checked(self, calls_ns: int, compile_seconds: float | None, oracle_seconds: float) -> None:
-        """Add what a check took: inside calls, compiling, and waiting for the oracle."""
+    def checked(self, calls_ns: int, compile_seconds: float | None) -> None:
+        """Add what a check took: inside calls, and compiling."""
         self._calls += calls_ns / 1e9
         self._compile += compile_seconds or 0.0
-        self._oracle += oracle_seconds
+
+    def excuse(self, seconds: float) -> None:
+        """Give back what waiting for a backend that never answered has taken from the others."""
+        self._end += seconds
+
+    def judged(self, seconds: float) -> None:
+        """Add a wait for the referee."""
+        self._oracle += seconds
 
     def sampled(self, calls_ns: int) -> None:
         """Add the time that a turn spent inside calls."""

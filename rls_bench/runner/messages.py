@@ -1,55 +1,58 @@
-"""What coordinator and worker say to each other: one JSON line a message, over private pipes.
+"""What coordinator and worker say to each other, in letters of ``rls_bench.referee.wire``.
 
-A backend may print what it likes; it never sees these descriptors. A forked child of a worker loses them, so that it
-cannot answer in its parent's name.
+A backend may print what it likes; it never sees the socket. A forked child of a worker loses it, so that it cannot
+answer in its parent's name. What a worker says of itself is checked before it is believed (``rls_bench.runner.sense``).
 """
 
 from __future__ import annotations
 
-import os
-import select
-import time
-
 import msgspec
 
-from rls_bench.machines.machine import Machine
 from rls_bench.problems.problem import Problem
-from rls_bench.records.record import Agreement, Question, Status
+from rls_bench.records.record import Question, Status
+from rls_bench.referee.contents import Contents
+from rls_bench.referee.messages import Layout
 
 
 class Verdict(msgspec.Struct):
-    """Yes, or no with the reason: a backend's Support, sent over the wire."""
+    """Yes, or no with the reason: a backend's Support, sent over the wire; ``failed``: it could not even say."""
 
     yes: bool
     reason: str = ""
+    failed: bool = False
 
 
 class Introduce(msgspec.Struct, tag=True):
-    """Say who you are and which of these problems you can do."""
+    """Say which of these problems you can do."""
 
     problems: list[Problem]
 
 
 class Prepare(msgspec.Struct, tag=True):
-    """Draw inputs, compile, and check the output.
+    """Take the inputs from the sealed memory that comes along, compile, and hand over the results of the first calls.
 
-    Without ``fingerprint`` this is the whole check of the first launch; with it, the fingerprint of the output that
-    agreed then, a later launch must only give that again. ``timed`` False: agreement is all that is wanted.
+    ``thorough``: also observe what one launch tells for all. ``timed`` False: agreement is all that is wanted.
+    ``contents`` are those of the first call and of the ones after it.
     """
 
-    problem: Problem
+    layout: Layout
+    contents: tuple[Contents, Contents]
     timed: bool
     input_bytes: int
     probes: tuple[str, ...] = ()
-    fingerprint: list[float] = []
+    thorough: bool = True
 
 
 class Sample(msgspec.Struct, tag=True):
-    """Take ``count`` samples to answer ``question``, after warming up where this is the first time."""
+    """Take ``count`` samples to answer ``question``, after warming up where this is the first time.
+
+    Each of the distinct inputs begins with ``contents``, to whose seed its number is added.
+    """
 
     question: Question
     count: int
     patience_ns: int
+    contents: Contents
 
 
 class Release(msgspec.Struct, tag=True):
@@ -60,45 +63,55 @@ Request = Introduce | Prepare | Sample | Release
 
 
 class Introduction(msgspec.Struct, tag=True):
-    """``compiles``: preparing takes long, on one core."""
+    """``compiles``: preparing takes long, on one core. ``steers`` False: bias and strength are ignored."""
 
-    machine: Machine
     available: Verdict
     measurable: Verdict
     supports: list[Verdict]
     compiles: bool = False
+    steers: bool = True
+
+
+class Handed(msgspec.Struct):
+    """A result in the tray: of a call on the inputs numbered ``which``, ``steps`` changes of their contents in."""
+
+    slot: int
+    which: int
+    steps: int
 
 
 class Prepared(msgspec.Struct, tag=True):
-    """``status`` is ok, or what was found wrong; ``call_ns`` is what one call took, ``calls_ns`` all of
-    them; ``oracle_seconds`` went into the answer that every backend is held against."""
+    """``status`` is ok, or what was found wrong; ``call_ns`` is what one call took, ``calls_ns`` all of them.
+
+    ``settings`` are the process's threads and numerics switches as the backend left them.
+    """
 
     status: Status
     reason: str = ""
-    agreement: Agreement | None = None
+    handed: int = 0
     compile_seconds: float | None = None
     peak_bytes: int | None = None
     workspace_bytes: int | None = None
     kernels: list[str] = []
     probes: dict[str, dict[str, float | str | None]] = {}
-    fingerprint: list[float] = []
+    settings: dict[str, str] = {}
     call_ns: int = 0
     calls_ns: int = 0
-    oracle_seconds: float = 0.0
     noise: str = ""
 
 
 class Sampled(msgspec.Struct, tag=True):
     """Nanoseconds a call of each sample; ``began_ns`` and ``ended_ns`` on the machine's monotonic clock.
 
-    A status other than ok says that the samples mean nothing; an empty list with status ok means that the backend
-    cannot answer this question, for the reason given.
+    ``handed`` holds one result of each sample. A status other than ok says that the samples mean nothing; an empty
+    list with status ok means that the backend cannot answer this question, for the reason given.
     """
 
     status: Status
     reason: str = ""
     samples_ns: list[float] = []
     warmup_ns: list[float] = []
+    handed: list[Handed] = []
     calls_ns: int = 0
     began_ns: int = 0
     ended_ns: int = 0
@@ -110,50 +123,3 @@ class Released(msgspec.Struct, tag=True):
 
 
 Reply = Introduction | Prepared | Sampled | Released
-
-
-class Closed(Exception):
-    """The other side is gone."""
-
-
-class Channel:
-    """One side's pair of descriptors: whole messages in, whole messages out."""
-
-    def __init__(self, incoming: int, outgoing: int, accepts: object) -> None:
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._buffer = b""
-        self._decoder: msgspec.json.Decoder[Request | Reply] = msgspec.json.Decoder(accepts)
-
-    def send(self, message: Request | Reply) -> None:
-        """Write one message; raises Closed where nobody reads."""
-        line = msgspec.json.encode(message) + b"\n"
-        try:
-            while line:
-                line = line[os.write(self._outgoing, line) :]
-        except OSError as error:
-            raise Closed(str(error)) from error
-
-    def receive(self, timeout_seconds: float | None = None) -> Request | Reply | None:
-        """The next message, or None after ``timeout_seconds``; blocks without spinning. Raises Closed at the end."""
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while b"\n" not in self._buffer:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([self._incoming], [], [], left)[0]:
-                return None
-            try:
-                chunk = os.read(self._incoming, 1 << 16)
-            except OSError as error:
-                raise Closed(str(error)) from error
-            if not chunk:
-                raise Closed("end of stream")
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return self._decoder.decode(line)
-
-    def close(self) -> None:
-        """Close both descriptors; closing twice is harmless."""
-        for descriptor in (self._incoming, self._outgoing):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._incoming = self._outgoing = -1

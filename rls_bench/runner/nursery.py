@@ -3,9 +3,12 @@
 Importing torch takes seconds of CPU time, which a dozen workers a launch would each spend anew. The nursery draws no
 tensor, loads no backend, touches no GPU and starts no thread (numpy's OpenBLAS has its own, and knows of forks), so
 that a fork of it is as good as a process that has just imported torch. Each launch has a nursery of its own, with
-memory laid out anew.
+memory laid out anew. Where workers must start from nothing, as on CUDA, it imports nothing and each fork starts over.
 
-Started as ``python -m rls_bench.runner.nursery CONTROL SHARED``, numbers of an inherited socket and of the shared file.
+It is the parent that a backend can reach. Polite signals don't end it; where a harder one does, or stops it, the
+coordinator notices. It takes in whatever a dead worker leaves behind.
+
+Started as ``python -m rls_bench.runner.nursery CONTROL IMPORTS``: the number of an inherited socket, and 1 or 0.
 """
 
 from __future__ import annotations
@@ -18,33 +21,41 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from rls_bench.runner import worker
+from rls_bench.runner import kin, worker
 
 _MOST_BYTES = 4096
+_LOOK_SECONDS = 0.25
+_POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 class Nursery:
     """The coordinator's end. Workers forked here die with the nursery, and the nursery with the coordinator."""
 
-    def __init__(self, shared: int, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], imports: bool = True) -> None:
+        """``imports``: import torch once, and have workers begin with it."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rls_bench.runner.nursery", str(theirs.fileno()), str(shared)],
+                [sys.executable, "-m", "rls_bench.runner.nursery", str(theirs.fileno()), str(int(imports))],
                 stdin=subprocess.DEVNULL,
                 # Where it fails, workers are started from nothing, and tell why.
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), shared),
+                pass_fds=(theirs.fileno(),),
                 env=environment,
             )
 
-    def fork(self, backend: str, incoming: int, outgoing: int, printed: int, errors: int) -> Forked:
-        """A worker for ``backend`` on these descriptors; raises OSError where the nursery is gone."""
-        socket.send_fds(self._socket, [json.dumps(["fork", backend]).encode()], [incoming, outgoing, printed, errors])
+    @property
+    def pid(self) -> int:
+        """The process that workers are forked from."""
+        return self._process.pid
+
+    def fork(self, backend: str, descriptors: Sequence[int]) -> Forked:
+        """A worker for ``backend`` on its channel, tray, output and errors; raises OSError where nobody forks it."""
+        socket.send_fds(self._socket, [json.dumps(["fork", backend]).encode()], list(descriptors))
         return Forked(self, int(self._answer()))
 
     def reap(self, pid: int) -> int:
@@ -55,13 +66,36 @@ class Nursery:
         except OSError:
             return -signal.SIGKILL
 
+    def is_gone(self) -> bool:
+        """Whether the process is over."""
+        return self._process.poll() is not None
+
+    def resume(self) -> bool:
+        """Have the process go on where something stopped it; whether that was so."""
+        if kin.state(self.pid) not in ("T", "t"):
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
+        return True
+
+    def sweep(self, workers: Collection[int]) -> None:
+        """End whatever dead workers left behind: the nursery's children that are none of ``workers``."""
+        for child in kin.children(self.pid):
+            if child not in workers:
+                kin.end(child)
+
     def stop(self) -> None:
-        """End the nursery and every worker left of it."""
-        self._process.kill()
+        """End the nursery and every worker left of it, with all that they started."""
+        if not self.is_gone():
+            kin.end(self.pid)
         self._process.wait()
         self._socket.close()
 
     def _answer(self) -> bytes:
+        while not select.select([self._socket], [], [], _LOOK_SECONDS)[0]:
+            if self.is_gone():
+                raise ConnectionError("the process that forks workers is gone")
+            self.resume()
         answer = self._socket.recv(_MOST_BYTES)
         if not answer:
             raise ConnectionError("the process that forks workers is gone")
@@ -101,44 +135,60 @@ def available() -> bool:
     return sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(control: socket.socket, imports: bool) -> None:
     """Fork and reap on request until the coordinator is gone."""
-    control, shared = socket.socket(fileno=int(arguments[0])), int(arguments[1])
     os.set_inheritable(control.fileno(), False)
     # Ctrl-C is the coordinator's alone.
     os.setpgid(0, 0)
-    worker.die_with_parent()
-    import rls_bench.runner.shared
-    import rls_bench.runner.workbench  # noqa: F401
+    kin.die_with_parent()
+    kin.adopt_orphans()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _POLITE}
+    if imports:
+        import rls_bench.runner.workbench  # noqa: F401
 
-    # What has been imported stays, and is shared with the forks as long as no collection touches it.
-    gc.freeze()
+        # What has been imported stays, and is shared with the forks as long as no collection touches it.
+        gc.freeze()
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, _MOST_BYTES, 4)
         if not request:
             return
         verb, what = json.loads(request)
         if verb == "reap":
-            _, status = os.waitpid(what, 0)
-            control.send(str(os.waitstatus_to_exitcode(status)).encode())
+            control.send(str(_reaped(what)).encode())
             continue
         if (pid := os.fork()) == 0:
             control.close()
-            incoming, outgoing, printed, errors = descriptors
-            os.dup2(printed, 1)
-            os.dup2(errors, 2)
-            os.close(printed)
-            os.close(errors)
-            try:
-                worker.main([what, str(incoming), str(outgoing), str(shared)])
-            finally:
-                # Whatever happened in the worker, it must not go on as a nursery.
-                sys.stderr.flush()
-                os._exit(1)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            _become_worker(what, descriptors, imports)
         for descriptor in descriptors:
             os.close(descriptor)
         control.send(str(pid).encode())
 
 
+def _reaped(pid: int) -> int:
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    # Nobody of that number is ours any more.
+    except ChildProcessError:
+        return -signal.SIGKILL
+
+
+def _become_worker(backend: str, descriptors: list[int], imports: bool) -> None:
+    channel, tray, printed, errors = descriptors
+    try:
+        os.dup2(printed, 1)
+        os.dup2(errors, 2)
+        os.close(printed)
+        os.close(errors)
+        if not imports:
+            worker.start_over(backend, channel, tray, {})
+        worker.main(backend, channel, tray)
+    finally:
+        # Whatever happened in the worker, it must not go on as a nursery.
+        sys.stderr.flush()
+        os._exit(1)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2] == "1")

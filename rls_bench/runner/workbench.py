@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 # Before any backend is loaded, so that the clock is the real one.
@@ -15,35 +15,35 @@ from rls_bench.timing import clock
 
 import torch  # isort: skip
 
-from rls_bench import agreement
 from rls_bench.backends import registry
-from rls_bench.backends.interface import Backend, Support
+from rls_bench.backends.interface import Backend, Call, Support
 from rls_bench.errors import BackendError
-from rls_bench.machines import host
 from rls_bench.probes.registry import observe
-from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Question, Status
-from rls_bench.runner import honesty, messages
-from rls_bench.runner.honesty import Finding
+from rls_bench.referee.operands import Operands
+from rls_bench.referee.pool import Pool
+from rls_bench.referee.results import Tray
+from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
+from rls_bench.runner import kin, messages
+from rls_bench.runner.intact import Intact
 from rls_bench.runner.kernels import kernels_of
-from rls_bench.runner.shared import SharedInputs, variant
+from rls_bench.runner.settings import settings
+from rls_bench.runner.words import one_line, told
 from rls_bench.timing import caches, calibrate, cuda, stopwatch
 
 # More distinct inputs than this tell nothing new.
 _MOST_INPUTS = 3
-# Queries that a backend is judged on whose calls take too long to be timed.
-_EXCERPT_QUERIES = 64
 _STDOUT = 1
 
 
 @dataclass
 class _Bench:
-    """A problem on the workbench: the backend prepared on each of its distinct inputs, and the results to expect."""
+    """A problem on the workbench: the backend prepared on each of its distinct inputs."""
 
     problem: Problem
-    calls: list[Callable[[], Any]]
-    expected: list[torch.Tensor]
+    operands: list[Operands]
+    calls: list[Call]
     # What one call took as it was checked.
     call_ns: int
     stopwatches: dict[Question, stopwatch.Stopwatch] = field(default_factory=dict)
@@ -54,131 +54,111 @@ class _Bench:
 class Workbench:
     """Answers requests; whatever the backend raises becomes the reply's status."""
 
-    def __init__(self, name: str, shared: SharedInputs) -> None:
+    def __init__(self, name: str, tray: int, fault: str = "") -> None:
+        """``tray``: the descriptor of the memory for results; ``fault``: what was wrong with the backend already."""
         self._name = name
-        self._shared = shared
+        self._fault = fault
+        self._tray = Tray(tray)
         self._bench: _Bench | None = None
         self._calls_ns = self._last_ns = 0
         self._children: list[int] = []
         self._resolution_ns = clock.resolution_ns()
+        self._intact = Intact()
         # What has been imported stays: with it set aside, each later collection takes a millisecond, not a hundred.
         gc.freeze()
 
-    def answer(self, request: Any) -> messages.Reply:
-        """The reply to one request."""
+    def answer(self, request: Any, descriptors: list[int]) -> messages.Reply:
+        """The reply to one request; ``descriptors`` came with it."""
         printed = _printed_bytes()
         self._calls_ns = 0
         if isinstance(request, messages.Introduce):
             return self._introduce(request)
         if isinstance(request, messages.Release):
-            self._release()
+            self._drop()
+            self._tray.clear()
             return messages.Released()
         reply: messages.Prepared | messages.Sampled
         try:
-            reply = self._prepare(request) if isinstance(request, messages.Prepare) else self._sample(request)
+            if isinstance(request, messages.Prepare):
+                reply = self._prepare(request, descriptors[0])
+            else:
+                reply = self._sample(request)
         # SystemExit and KeyboardInterrupt of a backend are its own fault like any other.
         except BaseException as error:
             kind = messages.Prepared if isinstance(request, messages.Prepare) else messages.Sampled
             reply = kind(*_status_of(error))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         if reply.status != "ok":
-            self._release()
+            # What was handed over stays: the referee may know more.
+            self._drop()
         reply.calls_ns = self._calls_ns
         reply.noise = _noise_since(printed)
         return reply
 
     def _introduce(self, request: messages.Introduce) -> messages.Introduction:
-        machine = host.current()
+        def none(verdict: messages.Verdict) -> messages.Introduction:
+            return messages.Introduction(verdict, verdict, [verdict] * len(request.problems))
+
+        if self._fault:
+            return none(_failed(self._fault))
         try:
             backend = registry.get(self._name)
         except BackendError as error:
-            missing = messages.Verdict(False, str(error))
-            return messages.Introduction(machine, missing, missing, [missing] * len(request.problems))
+            return none(messages.Verdict(False, one_line(str(error))))
+        except BaseException as error:
+            return none(_failed(f"cannot be imported: {told(error)}"))
+        if fault := _declared_wrongly(backend):
+            return none(_failed(fault))
         return messages.Introduction(
-            machine,
-            _verdict(backend.available()),
-            _verdict(backend.measurable()),
-            [_verdict(backend.supports(problem)) for problem in request.problems],
+            _verdict("available", backend.available),
+            _verdict("measurable", backend.measurable),
+            [_verdict("supports", backend.supports, problem) for problem in request.problems],
             backend.compiles,
+            backend.steers,
         )
 
-    def _prepare(self, request: messages.Prepare) -> messages.Prepared:
-        """Agreement before speed; the first thing found wrong ends it."""
-        self._release()
-        backend, inputs = registry.get(self._name), self._shared.draw(request.problem)
-        if not request.timed:
-            judged = agreement.check(backend, excerpt(inputs))
-            return messages.Prepared("ok" if judged.passed else "wrong", judged.reason, judged)
+    def _prepare(self, request: messages.Prepare, memory: int) -> messages.Prepared:
+        """Prepare the backend and hand over its first results; the first thing found wrong ends it."""
+        self._drop()
+        backend, pool = registry.get(self._name), Pool(memory, request.layout)
+        self._tray.lay_out(pool.problem, SLOTS)
         reply = messages.Prepared("ok")
         began = clock.now_ns()
-        call = backend.prepare(inputs)
+        first, second = request.contents
+        trial = Trial(backend, pool, first)
         reply.compile_seconds = (clock.now_ns() - began) / 1e9
-        check = self._recheck if request.fingerprint else self._check
-        output, finding = check(backend, inputs, call, request, reply)
-        finding = finding or self._lay_out(backend, inputs, call, output, request, reply)
-        if finding is None and not request.fingerprint:
-            reply.fingerprint = honesty.fingerprint(output)
-            self._observe(lambda: self._called(call), request, reply)
+        times: list[int] = []
+
+        def around(call: Call) -> Any:
+            result = self._called(call)
+            times.append(self._last_ns)
+            # Compilers may keep processes of their own; what a later call adds to them is the call's.
+            if len(times) == 1:
+                self._children = kin.children(os.getpid())
+            return result
+
+        finding = trial.look(self._tray, second, around, thrice=request.timed)
+        reply.handed = trial.handed
+        if finding is None and request.timed:
+            # What compiled only as it was first called shows as what that call took beyond a later one.
+            reply.compile_seconds += max(0, times[0] - times[-1]) / 1e9
+            reply.call_ns = self._whole_call_ns(trial.call, pool.problem)
+            finding = self._lay_out(backend, pool, trial, request, reply)
         if (finding := finding or self._meddled()) is not None:
             reply.status, reply.reason = finding.status, finding.reason
+        reply.settings = settings()
         return reply
 
-    def _check(
-        self,
-        backend: Backend,
-        inputs: Inputs,
-        call: Callable[[], Any],
-        request: messages.Prepare,
-        reply: messages.Prepared,
-    ) -> tuple[torch.Tensor, Finding | None]:
-        """The first two calls, against the oracle and against each other: the output, and what is wrong."""
-        del request
-        judged = agreement.inputs_for(backend, inputs)
-        answer = agreement.ask(lambda: self._called(call), judged, backend.compiles)
-        first_ns = self._last_ns
-        # Compilers may keep processes of their own; what a later call adds to them is the call's.
-        self._children = honesty.children()
-        repeated, finding = honesty.late_or_aliased(inputs, answer.result, lambda: self._called(call))
-        # What compiled only as it was first called shows as what that call took beyond the second.
-        reply.compile_seconds = (reply.compile_seconds or 0.0) + max(0, first_ns - self._last_ns) / 1e9
-        reply.call_ns = self._whole_call_ns(call, inputs.problem)
-        if finding is None:
-            reply.oracle_seconds, truth = self._truth(inputs, backend)
-            reply.agreement = agreement.verdict(judged, answer, repeated, truth)
-            if not reply.agreement.passed:
-                finding = Finding("wrong", reply.agreement.reason)
-        return answer.output, finding
-
-    def _recheck(
-        self,
-        backend: Backend,
-        inputs: Inputs,
-        call: Callable[[], Any],
-        request: messages.Prepare,
-        reply: messages.Prepared,
-    ) -> tuple[torch.Tensor, Finding | None]:
-        """Another process must give the result that agreed in the first one."""
-        del backend
-        output = honesty.output_of(self._called(call)).clone()
-        reply.call_ns = self._whole_call_ns(call, inputs.problem)
-        self._children = honesty.children()
-        if honesty.matches(output, request.fingerprint):
-            return output, None
-        return output, Finding("wrong", "another process gave another result than the one that agreed with the oracle")
-
-    def _truth(self, inputs: Inputs, backend: Backend) -> tuple[float, agreement.Truth]:
-        """The oracle's answer, and the seconds that it took."""
-        began = clock.now_ns()
-        truth = self._shared.truth(inputs, backend.steers)
-        return (clock.now_ns() - began) / 1e9, truth
-
-    def _called(self, call: Callable[[], Any]) -> Any:
+    def _called(self, call: Call) -> Any:
         start = clock.now_ns()
         result = call()
         self._last_ns = clock.now_ns() - start
         self._calls_ns += self._last_ns
         return result
 
-    def _whole_call_ns(self, call: Callable[[], Any], problem: Problem) -> int:
+    def _whole_call_ns(self, call: Call, problem: Problem) -> int:
         """What the last call took; on CUDA, where that was to queue it, what another takes to its end."""
         if problem.device == "cuda":
             torch.cuda.synchronize()
@@ -188,68 +168,67 @@ class Workbench:
             return clock.now_ns() - start
         return self._last_ns
 
-    def _observe(self, call: Callable[[], Any], request: messages.Prepare, reply: messages.Prepared) -> None:
-        memory = observe("memory", call, self._name, request.problem)
+    def _observe(self, call: Call, request: messages.Prepare, reply: messages.Prepared) -> None:
+        problem = request.layout.problem
+        memory = observe("memory", call, self._name, problem)
         for name, field_name in (("peak_bytes", "peak_bytes"), ("workspace_bytes", "workspace_bytes")):
             value = memory.get(name)
             if isinstance(value, (int, float)):
                 setattr(reply, field_name, int(value))
-        reply.probes = {name: observe(name, call, self._name, request.problem) for name in request.probes}
+        reply.probes = {name: observe(name, call, self._name, problem) for name in request.probes}
 
     def _lay_out(
-        self,
-        backend: Backend,
-        first: Inputs,
-        call: Callable[[], Any],
-        output: torch.Tensor,
-        request: messages.Prepare,
-        reply: messages.Prepared,
+        self, backend: Backend, pool: Pool, trial: Trial, request: messages.Prepare, reply: messages.Prepared
     ) -> Finding | None:
-        """Prepare the backend on as many distinct inputs as ``input_bytes`` allows; in the first launch, see through
-        results that were kept from before, and which kernel runs.
-        """
-        problem = first.problem
+        """Prepare the backend on as many distinct inputs as ``input_bytes`` allows; see which kernel runs."""
+        problem = pool.problem
         # Where two sets of inputs overflow the cache, a third tells nothing new.
         most = _MOST_INPUTS if 2 * problem.input_bytes < caches.last_level_bytes(problem.device) else 2
         count = max(1, min(most, request.input_bytes // max(1, problem.input_bytes)))
-        thorough = not request.fingerprint
-        others = [variant(first, index) for index in range(1, max(count, 2) if thorough else count)]
-        calls = [call, *(backend.prepare(other) for other in others)]
-        expected = [output, *(honesty.output_of(self._called(each)).clone() for each in calls[1:])]
-        if any(torch.equal(output, other) for other in expected[1:]):
-            return Finding("wrong", "gave the same result for different inputs: it was kept from before")
-        if thorough:
-            with honesty.overwritten(first, others[0]):
-                result, reply.kernels, finding = kernels_of(backend, lambda: self._called(call))
-                finding = finding or honesty.stale(honesty.output_of(result), expected[1])
+        trials = [trial, *(Trial(backend, pool, request.contents[1]) for _ in range(1, count))]
+        for each in trials[1:]:
+            self._called(each.call)
+        if request.thorough:
+            _, reply.kernels, finding = kernels_of(backend, lambda: self._called(trial.call))
             if finding is not None:
-                return finding
-        self._bench = _Bench(problem, calls[:count], expected[:count], reply.call_ns)
+                return Finding(finding.status, finding.reason)
+            self._observe(lambda: self._called(trial.call), request, reply)
+        for each in trials:
+            if changed := each.operands.changed():
+                return _changed(changed)
+        self._bench = _Bench(problem, [each.operands for each in trials], [each.call for each in trials], reply.call_ns)
         return None
 
     def _sample(self, request: messages.Sample) -> messages.Sampled:
         bench = self._bench
         if bench is None:
             return messages.Sampled("failed", "no problem is prepared")
-        if request.question == "cold" and bench.problem.device == "cpu" and not _fits_in_cache(bench.problem):
+        on_cpu = bench.problem.device == "cpu"
+        if request.question == "cold" and on_cpu and not _fits_in_cache(bench.problem):
             return messages.Sampled("ok", "its inputs fit in no cache, so that every call is a cold one")
         watch = bench.stopwatches.get(request.question)
         if watch is None:
-            watch = bench.stopwatches[request.question] = _stopwatch(request.question, bench.problem)
+            watch = bench.stopwatches[request.question] = _stopwatch(request.question, bench)
+        # What stays warm takes the same inputs for a whole turn.
+        each_anew = request.question in ("cold", "host")
+        first = bench.turn % len(bench.calls)
+        for which in range(len(bench.calls)) if each_anew else (first,):
+            bench.operands[which].lay(request.contents.of(which))
 
-        last: Any = None
-        which = 0
+        last: stopwatch.Timed | None = None
+        which = first
 
         def take(loops: int) -> int:
             nonlocal last, which
-            timed = watch.time(bench.calls, bench.turn, loops)
-            self._calls_ns += timed.calls_ns
-            # What stays warm takes the same inputs for a whole turn.
-            each = request.question in ("cold", "host")
-            which = (bench.turn + (loops - 1 if each else 0)) % len(bench.calls)
-            bench.turn += loops if each else 0
-            last = timed.result
-            return timed.elapsed_ns
+            if not on_cpu:
+                # A device's calls are queued back to back, on one and the same contents.
+                for number in range(len(bench.calls)) if each_anew else (first,):
+                    bench.operands[number].renew()
+            last = watch.time(bench.calls, bench.turn, loops)
+            self._calls_ns += last.calls_ns
+            which = (bench.turn + (loops - 1 if each_anew else 0)) % len(bench.calls)
+            bench.turn += loops if each_anew else 0
+            return last.elapsed_ns
 
         began = clock.now_ns()
         warmup: list[float] = []
@@ -259,23 +238,43 @@ class Workbench:
             except RuntimeError as error:
                 # A call that cannot be captured is still a good call.
                 if request.question == "graph":
-                    return messages.Sampled("ok", f"cannot be captured in a CUDA graph: {error}"[:300])
+                    return messages.Sampled("ok", one_line(f"cannot be captured in a CUDA graph: {error}"))
                 raise
         elif watch.primes:
-            self._called(bench.calls[bench.turn % len(bench.calls)])
+            self._called(bench.calls[first])
         loops = bench.loops[request.question]
-        samples = [take(loops) / loops for _ in range(request.count)]
-        at_once = honesty.output_of(last).clone()
+        samples, handed = [], []
+        for slot in range(min(request.count, SLOTS)):
+            samples.append(take(loops) / loops)
+            assert last is not None
+            handed.append(self._hand_over(bench, slot, last, which, each_anew))
         ended = clock.now_ns()
-        if request.question not in ("cold", "host"):
+        if not each_anew:
             bench.turn += 1
 
         finding = self._meddled()
-        if finding is None and not honesty.same(at_once, bench.expected[which]):
-            finding = Finding("wrong", "the result of a timed call was not the result that agreed with the oracle")
+        for operands in bench.operands:
+            if finding is None and (changed := operands.changed()):
+                finding = _changed(changed)
         if finding is not None:
             return messages.Sampled(finding.status, finding.reason)
-        return messages.Sampled("ok", samples_ns=samples, warmup_ns=warmup, began_ns=began, ended_ns=ended)
+        return messages.Sampled(
+            "ok", samples_ns=samples, warmup_ns=warmup, handed=handed, began_ns=began, ended_ns=ended
+        )
+
+    def _hand_over(
+        self, bench: _Bench, slot: int, timed: stopwatch.Timed, which: int, each_anew: bool
+    ) -> messages.Handed:
+        """Copy a sample's result into the tray: the last one, as it is at once, or the one kept by the clock."""
+        if timed.kept is None or timed.elapsed_ns % 2:
+            result, later = timed.result, 0
+        else:
+            result, later = timed.kept, timed.later
+        count = len(bench.calls) if each_anew else 1
+        which = (which - later) % len(bench.calls) if each_anew else which
+        self._tray.put(slot, result_parts(result, bench.problem))
+        # Inputs that take turns have been renewed only as often as theirs came round since.
+        return messages.Handed(slot, which, bench.operands[which].mix.steps - later // count)
 
     def _warm_up(
         self, bench: _Bench, request: messages.Sample, watch: stopwatch.Stopwatch, take: Callable[[int], int]
@@ -296,11 +295,13 @@ class Workbench:
         """What the backend did to this process: other timers, children left behind."""
         if timers := clock.replaced():
             return Finding("failed", f"it put a timer of its own in place of {timers}")
-        if extra := sorted(set(honesty.children()) - set(self._children)):
+        if changed := self._intact.changed():
+            return Finding("failed", f"it put something of its own in place of {changed}")
+        if extra := sorted(set(kin.children(os.getpid())) - set(self._children)):
             return Finding("failed", f"a call left a child process behind (pid {', '.join(map(str, extra))})")
         return None
 
-    def _release(self) -> None:
+    def _drop(self) -> None:
         self._bench = None
         gc.collect()
         if torch.cuda.is_available():
@@ -309,7 +310,8 @@ class Workbench:
                 torch.cuda.empty_cache()
 
 
-def _stopwatch(question: Question, problem: Problem) -> stopwatch.Stopwatch:
+def _stopwatch(question: Question, bench: _Bench) -> stopwatch.Stopwatch:
+    problem = bench.problem
     if problem.device == "cuda":
         if question == "cold":
             return cuda.ColdL2(torch.cuda, caches.flusher("cuda"))
@@ -319,56 +321,66 @@ def _stopwatch(question: Question, problem: Problem) -> stopwatch.Stopwatch:
             "host": cuda.Host,
         }
         return watches[question](torch.cuda)
-    return stopwatch.Cold() if question == "cold" else stopwatch.Warm(primes=_fits_in_cache(problem))
+
+    def renew(which: int) -> None:
+        bench.operands[which].renew()
+
+    if question == "cold":
+        return stopwatch.Cold(renew=renew)
+    return stopwatch.Warm(primes=_fits_in_cache(problem), renew=renew)
 
 
 def _fits_in_cache(problem: Problem) -> bool:
     return problem.input_bytes < caches.last_level_bytes(problem.device)
 
 
-def excerpt(inputs: Inputs) -> Inputs:
-    """The first KV head of the first batch element and the last queries that read it.
-
-    That is enough where a call takes minutes. Causal masks are bottom-right aligned, so the last queries keep theirs.
-    """
-    whole = inputs.problem
-    heads, rows = whole.group_size, min(whole.query_length, _EXCERPT_QUERIES)
-    spans = {
-        "query": (heads, rows),
-        "key": (1, None),
-        "value": (1, None),
-        "bias": (heads, None),
-        "strength": (heads, rows),
-    }
-    parts = {}
-    for name, tensor in inputs.tensors().items():
-        # An axis of 1 broadcasts, and a span that is longer leaves it alone.
-        part = tensor[:1]
-        if name in spans:
-            head_span, row_span = spans[name]
-            part = part[:, :head_span] if row_span is None else part[:, :head_span, -row_span:]
-        parts[name] = part.contiguous()
-    problem = replace(whole, batch=1, query_heads=heads, kv_heads=1, query_length=rows)
-    return Inputs(problem=problem, scale=inputs.scale, **parts)
+def _changed(names: list[str]) -> Finding:
+    return Finding("wrong", f"changed its input {', '.join(names)}")
 
 
-def _verdict(support: Support) -> messages.Verdict:
-    return messages.Verdict(support.supported, support.reason)
+def _failed(reason: str) -> messages.Verdict:
+    return messages.Verdict(False, reason, failed=True)
+
+
+def _declared_wrongly(backend: object) -> str:
+    """What of a backend's own declarations is not as the interface has it, or an empty string."""
+    if isinstance(backend, type) and issubclass(backend, Backend):
+        return f"wanted an instance of a Backend subclass; got the class {backend.__name__} itself: call it"
+    if not isinstance(backend, Backend):
+        return f"wanted an instance of a Backend subclass; got {type(backend).__name__}"
+    for name in ("steers", "compiles"):
+        if not isinstance(value := getattr(backend, name), bool):
+            return one_line(f"{name}: wanted True or False; got {value!r}")
+    kernels = backend.kernels
+    if not isinstance(kernels, tuple) or not all(isinstance(part, str) and part for part in kernels):
+        return one_line(f'kernels: wanted a tuple of names, such as ("cutlass_fmha",); got {kernels!r}')
+    return ""
+
+
+def _verdict(name: str, question: Callable[..., Support], *about: Problem) -> messages.Verdict:
+    """A backend's answer, whatever it is or raises."""
+    try:
+        support = question(*about)
+    except BaseException as error:
+        return _failed(f"{name}(): {told(error)}")
+    if not isinstance(support, Support):
+        return _failed(one_line(f"{name}(): wanted a Support, such as YES or no(reason); got {support!r}"))
+    return messages.Verdict(bool(support), one_line(str(support.reason)))
 
 
 def _status_of(error: BaseException) -> tuple[Status, str]:
-    message = " ".join(str(error).split())
-    if isinstance(error, SystemExit):
-        return "failed", f"it called sys.exit({error.code})"
+    if isinstance(error, Wrong):
+        return "wrong", str(error)
     # torch's CPU allocator raises a plain RuntimeError.
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in message:
-        return "out_of_memory", message[:300] or type(error).__name__
-    return "failed", f"{type(error).__name__}: {message}"[:300]
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in told(error):
+        return "out_of_memory", told(error)
+    return "failed", told(error)
 
 
 def _printed_bytes() -> int:
     """Bytes on standard output so far; the coordinator made it a file."""
-    sys.stdout.flush()
+    with suppress(Exception):
+        sys.stdout.flush()
     try:
         return os.fstat(_STDOUT).st_size
     except OSError:

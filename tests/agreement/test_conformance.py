@@ -8,13 +8,13 @@ import faulty_backends as faulty
 import pytest
 
 from rls_bench.agreement import conformance
-from rls_bench.agreement.conformance import CASES, EMPTY_ROW, SIDE_BY_SIDE
+from rls_bench.agreement.conformance import CASES, EMPTY_ROW, GARBAGE, SIDE_BY_SIDE
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend
 
 # flex compiles anew for each shape, Triton's interpreter takes minutes: both have agreement tests of their own.
 OURS = sorted(set(registry.names()) - {"flex", "triton"})
-ALL_CASES = (*CASES, EMPTY_ROW, SIDE_BY_SIDE)
+ALL_CASES = (*CASES, EMPTY_ROW, GARBAGE, SIDE_BY_SIDE)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -44,8 +44,9 @@ def test_a_right_backend_conforms_and_declines_what_it_cannot() -> None:
         (faulty.ForgetsMask(), "causal", "wrong", "× the floor"),
         (faulty.IgnoresStrengthPerQuery(), "strength per query", "wrong", "× the floor"),
         (faulty.NaNWithoutKeys(), "padded to nothing", "wrong", "not finite"),
+        (faulty.SeesPadding(), "padding that holds NaN", "wrong", "not finite"),
         (faulty.SharesScratch(), "two calls side by side", "wrong", "once a second one was prepared"),
-        (faulty.KeepsFirstLayersKeys(), "two calls side by side", "wrong", "prepared for layers"),
+        (faulty.KeepsFirstLayersKeys(), "two calls side by side", "wrong", "a launch for layers"),
         (faulty.ChangesInput(), "plain", "wrong", "changed its input query"),
         (faulty.DropsGradient(), "gradients", "wrong", "gradient of bias"),
         (faulty.Raises(), "wide heads", "failed", "RuntimeError: no such tile second line"),

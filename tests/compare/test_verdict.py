@@ -128,16 +128,49 @@ def test_throttled_and_single_launches_are_ambiguous(tmp_path: Path) -> None:
     assert single.exit_code == 3
 
 
-def test_a_twin_adds_launches_and_a_name_is_no_identity(tmp_path: Path) -> None:
+def test_a_twin_adds_no_launches_and_a_name_is_no_identity(tmp_path: Path) -> None:
+    """It met the same neighbours in the same launches: a base of one launch knows nothing of the next."""
     twins = [record("cpu", problem(name=label), apart(1e6, 0.01), label=label) for label in ("cpu", "cpu#2")]
     (row,) = judge(tmp_path, twins, twins).rows
-    assert row.base_launches == 6
+    assert row.base_launches == 3
+    alone = [record("cpu", problem(), apart(1e6, 0.01)[:1], label=label) for label in ("cpu", "cpu#2")]
+    assert verdict_of(judge(tmp_path, alone, twins)) == "AMBIGUOUS"
 
 
-def test_the_latest_status_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [("cpu", "cpu#2"), ("cpu#2", "cpu")])
+def test_of_a_runs_labels_the_worst_counts(tmp_path: Path, labels: tuple[str, str]) -> None:
+    good = [record("cpu", problem(), apart(1e6, 0.01), label=labels[0])]
+    half = [record("cpu", problem(), status="wrong", reason="another result", label=labels[1]), *good]
+    for mixed in (half, half[::-1]):
+        comparison = judge(tmp_path, good, mixed)
+        assert verdict_of(comparison) == "BROKEN"
+        assert comparison.exit_code == 1
+
+
+def test_only_a_later_run_replaces_a_status(tmp_path: Path) -> None:
     good = one()[-1:]
-    comparison = judge(tmp_path, good, [*good, record("cpu", problem(), status="crashed", reason="signal 11")])
-    assert verdict_of(comparison) == "BROKEN"
+    crashed = record("cpu", problem(), status="crashed", reason="signal 11", run="run-2")
+    assert verdict_of(judge(tmp_path, good, [*good, crashed])) == "BROKEN"
+    assert verdict_of(judge(tmp_path, good, [crashed, *one(run="run-3")[-1:]])) == "SAME"
+    # By the time of the run, and not by its place in the file.
+    late = replace(crashed, created="2027-01-01T00:00:00Z")
+    assert verdict_of(judge(tmp_path, good, [late, *one(run="run-3")[-1:]])) == "BROKEN"
+
+
+def test_the_newest_commit_speaks_and_the_older_one_is_named(tmp_path: Path) -> None:
+    old = one(2.0, commit="c" * 40, run="old")[-1:]
+    comparison = judge(tmp_path, one()[-1:], [*old, *one()[-1:]])
+    assert verdict_of(comparison) == "SAME"
+    assert any("older commits, too (cccccccccccc)" in note for note in comparison.notes)
+
+
+def test_several_runs_are_one_unit_each(tmp_path: Path) -> None:
+    """A run that moved a cell by 2 % moved all of its launches, however well they agree."""
+    runs = [record("cpu", problem(), apart(1e6 * shift, 0.001), run=str(shift)) for shift in (0.98, 1.0, 1.02)]
+    (row,) = judge(tmp_path, runs, runs).rows
+    assert row.base_launches == 9
+    assert row.low is not None
+    assert row.low < 0.97
 
 
 def test_other_machines_need_the_flag_and_the_same_device_name_does_not_matter(tmp_path: Path) -> None:
@@ -160,9 +193,90 @@ def test_other_versions_and_drift_are_noted(tmp_path: Path) -> None:
         )
         for entry in run(1, cells=12)
     ]
-    notes = judge(tmp_path, run(2, cells=12), moved).notes
-    assert any("torch 2.13.0 → 2.14.0" in note for note in notes)
-    assert any("median cell moved by +100" in note or "median cell moved by +99" in note for note in notes)
+    found = judge(tmp_path, run(2, cells=12), moved)
+    assert any("torch 2.13.0 → 2.14.0" in note for note in found.notes)
+    assert any("median cell moved by +100" in line or "median cell moved by +99" in line for line in found.cautions)
+    # A doubled latency is SLOWER whoever did it, and says that all cells doubled.
+    assert found.counts["SLOWER"] == 12
+    assert all("no more than the median cell" in row.reason for row in found.rows)
+
+
+def drifting(seed: int, start: int, slower: dict[int, float] | None = None) -> list[Record]:
+    """Twelve cells of three launches on a machine that slows by 1 % a launch, from launch ``start`` on."""
+    return [
+        replace(
+            entry,
+            samples_ns={
+                "warm": [
+                    [ns * 1.01 ** (start + place) for ns in launch]
+                    for place, launch in enumerate(entry.samples_ns["warm"])
+                ]
+            },
+        )
+        for entry in run(seed, cells=12, between=0.003, slower=slower)
+    ]
+
+
+def test_a_machine_that_drifts_is_said_before_any_verdict_and_slows_no_cell(tmp_path: Path) -> None:
+    base = drifting(1, 0)
+    found = judge(tmp_path, base, drifting(2, 6))
+    assert any("drifted" in line and "a launch" in line for line in found.cautions)
+    assert "SLOWER" not in found.counts
+    # What stands out against the median cell is still found.
+    planted = judge(tmp_path, base, drifting(2, 3, slower={5: 1.10}))
+    assert [row.verdict for row in planted.rows].count("SLOWER") == 1
+    assert not judge(tmp_path, run(1, cells=12), run(2, cells=12)).cautions
+
+
+def test_one_launch_that_went_astray_blinds_no_other_cell(tmp_path: Path) -> None:
+    base = run(1, cells=12, between=0.003)
+    wild = base[-1].samples_ns["warm"]
+    astray = [*base[:-1], replace(base[-1], samples_ns={"warm": [wild[0], [3 * ns for ns in wild[1]], wild[2]]})]
+    planted = run(2, cells=12, between=0.003, slower={0: 1.06})
+    for sides in (base, astray):
+        assert judge(tmp_path, sides, planted).counts["SLOWER"] == 1
+
+
+def test_a_noisy_machine_in_the_same_file_blinds_no_cell_of_the_quiet_one(tmp_path: Path) -> None:
+    noisy = [run(seed, cells=12, between=0.08, machine=GPU, run="noisy") for seed in (3, 4)]
+    sides = [run(1, cells=12, between=0.003), run(2, cells=12, between=0.003, slower={0: 1.06})]
+    found = judge(tmp_path, *(side + other for side, other in zip(sides, noisy, strict=True)))
+    assert found.counts["SLOWER"] == 1
+
+
+def test_a_verdict_says_what_it_is_sure_of(tmp_path: Path) -> None:
+    (slow, *_) = judge(tmp_path, one(), one(1.10)).rows
+    assert slow.verdict == "SLOWER"
+    assert slow.low is not None
+    assert slow.reason == f"by at least {100 * (slow.low - 1):.2g} %"
+    assert all(row.reason.startswith("within ") for row in judge(tmp_path, one(), one()).rows)
+
+
+def test_strictly_judged_a_difference_about_the_threshold_is_not_beyond_it(tmp_path: Path) -> None:
+    def cells(factor: float) -> list[Record]:
+        steady = [record("other", problem(64 * step), apart(1e6, 0.002)) for step in range(1, 11)]
+        return [*steady, record("cpu", problem(), apart(1e6 * factor, 0.002))]
+
+    base, new = cells(1.0), cells(1.0355)
+    assert verdict_of(judge(tmp_path, base, new)) == "SLOWER"
+    strict = judge(tmp_path, base, new, strict=True)
+    assert verdict_of(strict) == "AMBIGUOUS"
+    assert "beyond 3.0% perhaps by chance" in next(row.reason for row in strict.rows if row.backend == "cpu")
+    assert verdict_of(judge(tmp_path, base, cells(1.1), strict=True)) == "SLOWER"
+
+
+def test_a_clock_too_coarse_to_tell_launches_apart_gives_no_verdict(tmp_path: Path) -> None:
+    same = [record("cpu", problem(), [[1e6] * 5] * 3)]
+    (row,) = judge(tmp_path, same, same).rows
+    assert (row.verdict, row.low) == ("AMBIGUOUS", None)
+    assert "clock is too coarse" in row.reason
+
+
+def test_advice_is_about_the_launches_that_do(tmp_path: Path) -> None:
+    """Launches 2 % apart, 5 % against a threshold of 3 %: two estimates 1.9 % from it want some fifteen launches."""
+    base = [record("cpu", problem(), [[100.0], [102.0], [98.0]])]
+    (row,) = judge(tmp_path, base, [record("cpu", problem(), [[105.0], [107.1], [102.9]])]).rows
+    assert 10 <= int(row.reason.split("about ")[1].split()[0]) <= 20
 
 
 def test_nothing_in_common_and_silly_thresholds_are_refused(tmp_path: Path) -> None:

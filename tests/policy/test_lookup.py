@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,8 @@ import torch
 from drawn_records import problem
 
 import rls_bench
+from rls_bench.backends import registry
+from rls_bench.backends.interface import Backend, Support, no
 from rls_bench.errors import BackendUnsupported, PolicyError
 from rls_bench.machines import host
 from rls_bench.policy import file as policy_file
@@ -64,14 +67,45 @@ def test_the_order_of_search_is_argument_variable_config(tmp_path: Path, monkeyp
     assert policy.explain(problem()) == policy.Choice("keyfold", "fastest that agrees", policy.default_path())
 
 
-def test_regimes_meet_between_their_lengths_and_end_at_the_measured_bounds(tmp_path: Path) -> None:
+def test_regimes_without_figures_meet_midway_and_end_at_the_measured_bounds(tmp_path: Path) -> None:
     path = write(tmp_path / "p.json", rule(("eager",), 256, 1024), rule(("keyfold",), 4096, 8192))
-    picked = {length: policy.pick(problem(length), path) for length in (256, 1024, 2000, 2048, 2049, 8192)}
-    assert list(picked.values()) == ["eager", "eager", "eager", "eager", "keyfold", "keyfold"]
+    picked = {length: policy.pick(problem(length), path) for length in (256, 1024, 2040, 2060, 8192)}
+    assert list(picked.values()) == ["eager", "eager", "eager", "keyfold", "keyfold"]
     outside = policy.explain(problem(8193), path)
     assert outside.policy is None
-    assert "measured key lengths 256 to 8192" in outside.why
+    assert "no measurement of this kind about these sizes" in outside.why
     assert policy.explain(problem(255), path).policy is None
+    assert policy.explain(problem(600), path).why.startswith("not measured, between key lengths 256 and 1024")
+
+
+def test_between_measured_lengths_the_costs_decide_and_the_reason_says_so(tmp_path: Path) -> None:
+    """sdpa-math costs 1 ms at 256 and 100 ms at 1024, keyfold 2 and 3: they meet at 317, far from midway."""
+    both = ("sdpa-math", "keyfold")
+    short = replace(rule(both, 256), costs={"sdpa-math": (1e6,), "keyfold": (2e6,), "eager": (9e6,)})
+    long = replace(rule(both[::-1], 1024), costs={"sdpa-math": (1e8,), "keyfold": (3e6,)})
+    path = write(tmp_path / "p.json", short, long)
+    assert [policy.pick(problem(length), path) for length in (256, 310, 325, 1024)] == [*both[:1] * 2, *both[1:] * 2]
+    why = policy.explain(problem(500), path).why
+    assert why.startswith("not measured, between key lengths 256 and 1024: keyfold has the least cost")
+
+
+@pytest.mark.parametrize(("batch", "length"), [(64, 8192), (1, 128), (64, 129), (8, 8192)])
+def test_what_lies_in_the_box_but_not_between_the_measured_is_not_measured(
+    tmp_path: Path, batch: int, length: int
+) -> None:
+    path = write(tmp_path / "p.json", rule(("sdpa-math",), 8192, batch=1), rule(("keyfold",), 128, batch=64))
+    found = policy.explain(problem(length, batch=batch), path)
+    assert found.policy is None
+    assert "no measurement of this kind about these sizes" in found.why
+    # On the line between the two, and at its ends, they speak.
+    assert policy.explain(problem(1024, batch=8), path).policy == path
+    assert policy.explain(problem(8192, batch=1), path).why == "fastest that agrees"
+
+
+def test_a_chunk_of_queries_is_no_square(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.json", rule(("eager",), 512, 4096))
+    assert policy.explain(problem(1024), path).policy == path
+    assert policy.explain(problem(1024, query_length=512), path).policy is None
 
 
 def test_the_nearest_head_dim_inside_the_bounds_serves(tmp_path: Path) -> None:
@@ -185,3 +219,93 @@ def test_a_file_survives_writing(tmp_path: Path) -> None:
     path = write(tmp_path / "sub" / "p.json", rule(("eager",), 1024, 2048))
     assert policy_file.read(path).rules == (rule(("eager",), 1024, 2048),)
     assert [entry.name for entry in path.parent.iterdir()] == ["p.json"]
+
+
+def malformed(text: bytes, tmp_path: Path) -> Path:
+    path = write(tmp_path / "p.json", rule(("eager",), 1024))
+    path.write_bytes(text if text.startswith(b"[") else path.read_bytes().replace(*text.split(b" -> ")))
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # What is replaced by what in a policy that holds.
+        b'"eager" -> "evil:BACKEND"',
+        b"latency -> \xff\xfe",
+        b'"batch": 1 -> "batch": 0',
+        b'"batch": 1 -> "batch": 1e400',
+        b'"batch": 1 -> "batch": 99999999999999999999999999',
+        b'"head_dim": 64 -> "head_dim": -64',
+        b'"driver" -> "drivel"',
+        b'"prefill" -> "refill"',
+        b'"schema": 1 -> "schema": 2',
+        b"[" * 200_000,
+        b"[]",
+    ],
+)
+def test_any_malformed_policy_is_a_policy_error_and_imports_nothing(text: bytes, tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"policy .*p\.json"):
+        policy.pick(problem(), malformed(text, tmp_path))
+
+
+def test_a_policy_without_a_measurement_in_a_rule_is_malformed(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.json", replace(rule(("eager",), 1024), measured=()))
+    with pytest.raises(PolicyError, match="measured"):
+        policy.pick(problem(), path)
+
+
+def test_no_policy_that_names_a_module_is_written(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="give it an entry point"):
+        write(tmp_path / "p.json", rule(("mine:BACKEND",), 1024))
+    assert not (tmp_path / "p.json").exists()
+
+
+def test_what_is_no_file_is_no_policy_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(PolicyError, match="wanted a regular file"):
+            policy.pick(problem(), path)
+    with pytest.raises(PolicyError, match="cannot be read"):
+        policy.pick(problem(), tmp_path)
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_a_policy_that_others_may_write_is_not_trusted(place: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "open" / "p.json", rule(("eager",), 1024))
+    (path if place == "file" else path.parent).chmod(0o777)
+    with pytest.raises(PolicyError, match="others may write"):
+        policy.pick(problem(), path)
+
+
+def test_one_that_merely_lies_there_only_warns(tmp_path: Path) -> None:
+    write(policy.default_path(), rule(("eager",), 1024)).chmod(0o666)
+    with pytest.warns(policy.PolicyWarning, match="others may write"):
+        assert policy.explain(problem()).policy != "eager"
+
+
+class Broken(Backend):
+    name = "cpu"
+    summary = "has a compiler that fails"
+
+    def proven(self) -> Support:
+        return no("error: no space left", mendable=True)
+
+
+def test_auto_does_without_what_is_not_proven_and_tells_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.LOADED, "cpu", Broken())
+    monkeypatch.setattr(policy, "_TOLD", set())
+    with pytest.warns(policy.PolicyWarning, match="auto does without backend cpu: error: no space left"):
+        assert policy.pick(problem()) == "sdpa-cpu"
+    policy.forget()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert policy.pick(problem()) == "sdpa-cpu"
+
+
+def test_auto_says_nothing_of_what_nobody_could_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Broken, "proven", lambda self: no("this CPU lacks avx2"))
+    monkeypatch.setitem(registry.LOADED, "cpu", Broken())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert policy.pick(problem()) == "sdpa-cpu"

@@ -7,7 +7,7 @@ import pytest
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Question
 from rls_bench.runner import journal
-from rls_bench.runner.cell import Cell, race, stopped
+from rls_bench.runner.cell import Cell, narrow, race, stopped
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random")
 
@@ -24,15 +24,68 @@ def test_a_few_samples_that_agree_are_no_narrow_interval(launches: list[list[flo
     cell = cell_with(*launches)
 
     assert not cell.is_narrow(0.01)
-    assert stopped(cell, 0.01, interrupted=True) == "interrupted"
-    assert stopped(cell, 0.01, interrupted=False) == "budget"
+    assert stopped(cell, False, interrupted=True) == "interrupted"
+    assert stopped(cell, False, interrupted=False) == "budget"
 
 
 def test_samples_enough_that_agree_are_one() -> None:
-    cell = cell_with([100.0, 100.1, 99.9], [100.0, 100.1, 99.9])
+    cell = cell_with(*[[100.0 + step, 100.1 + step, 99.9 + step] for step in (0.0, 0.01, 0.02, 0.03, 0.04)])
 
     assert cell.is_narrow(0.01)
-    assert stopped(cell, 0.01, interrupted=True) == "interval"
+    assert stopped(cell, True, interrupted=True) == "interval"
+
+
+def test_three_launches_that_agree_by_luck_are_none_unless_the_neighbours_vouch_for_them() -> None:
+    lucky = [[100.0 + step, 100.1 + step, 99.9 + step] for step in (0.0, 0.01, 0.02)]
+    assert narrow([cell_with(*lucky)], 0.01, 3) == set()
+    steady = [cell_with(*lucky) for _ in range(6)]
+    assert narrow(steady, 0.01, 3) == set(steady)
+    scattered = [[100.0, 100.1, 99.9], [103.0, 103.1, 102.9], [97.0, 97.1, 96.9]]
+    assert narrow([cell_with(*lucky), *(cell_with(*scattered) for _ in range(6))], 0.01, 3) == set()
+
+
+def test_looking_again_costs() -> None:
+    """Launches 0.4 % apart are within 1 % at the first look, and not yet at the third."""
+    cells = [cell_with([99.6, 99.61, 99.59], [100.0, 100.01, 99.99], [100.4, 100.41, 100.39]) for _ in range(6)]
+    assert narrow(cells, 0.01, 3) == set(cells)
+    assert narrow(cells, 0.01, 1) == set()
+
+
+def raced(*turns: tuple[str, int, list[float]]) -> dict[str, Cell]:
+    """Cells called best and rival after these turns: label, launch, samples; racing after each round of two."""
+    cells = {label: Cell(label, label, 0, PROBLEM, ("warm",)) for label in ("best", "rival")}
+    for place, (label, launch, samples) in enumerate(turns):
+        cells[label].apply(journal.Took(label, 0, launch, "warm", samples))
+        if place % 2:
+            race(cells.values(), launch)
+    return cells
+
+
+SLOW, FAST = [180.0, 180.1, 179.9, 180.2, 180.0], [100.0, 100.1, 99.9, 100.2, 100.0]
+
+
+def test_two_turns_race_a_cell_out_and_one_does_not() -> None:
+    once = raced(("best", 1, FAST), ("rival", 1, SLOW))
+    assert not once["rival"].raced
+    twice = raced(("best", 1, FAST), ("rival", 1, SLOW), ("best", 1, FAST), ("rival", 1, SLOW))
+    assert twice["rival"].raced
+    assert not twice["best"].raced
+
+
+def test_a_disturbed_turn_races_nobody_out() -> None:
+    disturbed = [2 * ns for ns in FAST]
+    cells = raced(("best", 1, disturbed), ("rival", 1, FAST), ("best", 1, FAST), ("rival", 1, FAST))
+    assert not cells["best"].raced
+
+
+def test_a_later_launch_lifts_what_an_earlier_one_marked() -> None:
+    first = [("best", 1, FAST), ("rival", 1, SLOW)] * 2
+    assert raced(*first)["rival"].raced
+    still = [("best", 2, FAST), ("rival", 2, SLOW[:1])] * 2
+    assert raced(*first, *still)["rival"].raced
+    lifted = raced(*first, ("best", 2, FAST), ("rival", 2, FAST[:1]), ("best", 2, FAST), ("rival", 2, FAST[:1]))
+    assert not lifted["rival"].raced
+    assert lifted["rival"].wants("warm", 2, 0.01, late=False)
 
 
 def test_samples_that_scatter_are_none() -> None:
@@ -40,12 +93,13 @@ def test_samples_that_scatter_are_none() -> None:
 
 
 def racers(**questions: dict[Question, float]) -> list[Cell]:
-    """A cell for each label, with three samples for each of its questions."""
+    """A cell for each label, with two turns of three samples for each of its questions."""
     cells = []
     for label, taken in questions.items():
         cell = Cell(label, label, 0, PROBLEM, ("graph", "warm"))
         for question, sample in taken.items():
-            cell.apply(journal.Took(label, 0, 1, question, [sample] * 3, []))
+            for _ in range(2):
+                cell.apply(journal.Took(label, 0, 1, question, [sample] * 3, []))
         cells.append(cell)
     return cells
 

@@ -20,13 +20,15 @@ class FakeWorker:
 
     patience: ClassVar[list[float]] = []
 
+    pid = 0
+
     def __init__(self, *arguments: Any) -> None: ...
 
-    def tell(self, request: messages.Request) -> None: ...
+    def tell(self, request: messages.Request, descriptors: Any) -> None: ...
 
     def reply(self, timeout_seconds: float) -> messages.Introduction:
         self.patience.append(timeout_seconds)
-        return messages.Introduction(None, messages.Verdict(True), messages.Verdict(True), [])  # type: ignore[arg-type]
+        return messages.Introduction(messages.Verdict(True), messages.Verdict(True), [messages.Verdict(True)])
 
     def stop(self) -> None: ...
 
@@ -55,15 +57,15 @@ def test_compilers_work_beside_others_only_where_nothing_is_measured(
         def __init__(self) -> None:
             self._plan = plan
 
-        def _tell_to_prepare(self, crew: Any, cell: Cell) -> Any:
+        def _tell_to_prepare(self, crew: Any, launch: int, cell: Cell) -> Any:
             log.append(f"tell {cell.label}")
-            return messages.Prepare(problem, True, 0)
+            return object()
 
         def _prepared(self, crew: Any, cell: Cell, request: Any, beside: bool = False) -> int:
             log.append(f"done {cell.label}")
             return 1
 
-    Session_()._prepare_all(SimpleNamespace(slow={"flex"}), cells)  # type: ignore[arg-type]
-    together = ["tell eager", "done eager", "tell flex", "tell keyfold", "done keyfold", "done flex"]
+    Session_()._prepare_all(SimpleNamespace(slow={"flex"}, alone=False), 1, cells)  # type: ignore[arg-type]
+    together = ["tell flex", "tell eager", "done eager", "tell keyfold", "done keyfold", "done flex"]
     in_turn = ["tell eager", "done eager", "tell flex", "done flex", "tell keyfold", "done keyfold"]
     assert log == (together if beside else in_turn)

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from judged import CONTENTS
 
 from rls_bench.problems.problem import Problem
+from rls_bench.referee import pool
 from rls_bench.runner import messages
 from rls_bench.runner.nursery import Nursery
-from rls_bench.runner.process import Worker, WorkerLost, environment
+from rls_bench.runner.process import NurseryLost, Worker, WorkerLost, environment
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
-PREPARE = messages.Prepare(PROBLEM, timed=True, input_bytes=1 << 20)
 
 
 @contextmanager
 def started(name: str, forked: bool = True) -> Iterator[Worker]:
-    with tempfile.TemporaryFile() as shared:
-        nursery = Nursery(shared.fileno(), environment()) if forked else None
-        worker = Worker(f"fakes:{name}", shared.fileno(), nursery)
-        try:
-            assert isinstance(worker.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
-            yield worker
-        finally:
-            worker.stop()
-            if nursery is not None:
-                nursery.stop()
+    nursery = Nursery(environment()) if forked else None
+    worker = Worker(f"fakes:{name}", nursery)
+    try:
+        assert isinstance(worker.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
+        yield worker
+    finally:
+        worker.stop()
+        if nursery is not None:
+            nursery.stop()
+
+
+def prepare(worker: Worker, timeout_seconds: float = 60) -> messages.Prepared:
+    memory, layout = pool.fill(PROBLEM, "salt", excerpt=False)
+    try:
+        reply = worker.ask(messages.Prepare(layout, CONTENTS, True, 1 << 20), timeout_seconds, [memory])
+    finally:
+        os.close(memory)
+    assert isinstance(reply, messages.Prepared)
+    return reply
 
 
 forked_or_not = pytest.mark.parametrize("forked", [True, False], ids=["forked", "from nothing"])
@@ -57,7 +66,7 @@ def alive(pid: int) -> bool:
 )
 def test_a_death_is_read_off_the_exit_status(name: str, status: str, reason: str, forked: bool) -> None:
     with started(name, forked) as worker, pytest.raises(WorkerLost, match=reason) as lost:
-        worker.ask(PREPARE, 60)
+        prepare(worker)
     assert lost.value.status == status
 
 
@@ -65,7 +74,7 @@ def test_a_worker_that_does_not_answer_is_killed() -> None:
     with started("HANG") as worker:
         began = time.monotonic()
         with pytest.raises(WorkerLost, match=r"no answer within 0\.5 s") as lost:
-            worker.ask(PREPARE, 0.5)
+            prepare(worker, 0.5)
         assert lost.value.status == "timeout"
         assert time.monotonic() - began < 10
         assert not alive(worker.pid)
@@ -74,8 +83,7 @@ def test_a_worker_that_does_not_answer_is_killed() -> None:
 @pytest.mark.parametrize("name", ["FORKING", "LINGERING"])
 def test_a_forked_child_cannot_answer_and_does_not_outlive_its_parent(name: str) -> None:
     with started(name) as worker:
-        reply = worker.ask(PREPARE, 60)
-        assert isinstance(reply, messages.Prepared)
+        reply = prepare(worker)
         assert reply.status == "failed", reply.reason
         assert "left a child process behind" in reply.reason
         children = [int(word) for word in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()]
@@ -90,34 +98,32 @@ def test_a_forked_child_cannot_answer_and_does_not_outlive_its_parent(name: str)
 @forked_or_not
 def test_a_backend_gets_the_variables_that_it_wants(forked: bool) -> None:
     with started("WANTING", forked) as worker:
-        reply = worker.ask(PREPARE, 60)
-        assert isinstance(reply, messages.Prepared)
+        reply = prepare(worker)
         assert reply.status == "ok", reply.reason
 
 
 def test_forked_workers_are_processes_of_their_own_and_end_with_their_nursery() -> None:
-    with tempfile.TemporaryFile() as shared:
-        nursery = Nursery(shared.fileno(), environment())
-        one, other = (Worker("fakes:HEALTHY", shared.fileno(), nursery) for _ in range(2))
-        for worker in (one, other):
-            assert isinstance(worker.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
-        assert one.pid != other.pid
-        assert isinstance(one.ask(PREPARE, 60), messages.Prepared)
-        one.stop()
-        assert isinstance(other.ask(PREPARE, 60), messages.Prepared)
-        nursery.stop()
-        with pytest.raises(WorkerLost):
-            other.ask(PREPARE, 60)
-        # Nobody forks any more, so a worker starts from nothing.
-        late = Worker("fakes:HEALTHY", shared.fileno(), nursery)
-        assert isinstance(late.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
-        late.stop()
+    nursery = Nursery(environment())
+    one, other = (Worker("fakes:HEALTHY", nursery) for _ in range(2))
+    for worker in (one, other):
+        assert isinstance(worker.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
+    assert one.pid != other.pid
+    assert prepare(one).status == "ok"
+    one.stop()
+    assert prepare(other).status == "ok"
+    nursery.stop()
+    # Whoever ended the nursery, it wasn't this worker's fault.
+    with pytest.raises(NurseryLost):
+        prepare(other)
+    # Nobody forks any more, so a worker starts from nothing.
+    late = Worker("fakes:HEALTHY", nursery)
+    assert isinstance(late.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
+    late.stop()
 
 
 def test_noise_on_standard_output_disturbs_nothing_and_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     with started("NOISY") as worker:
-        reply = worker.ask(PREPARE, 60)
-        assert isinstance(reply, messages.Prepared)
+        reply = prepare(worker)
         assert reply.status == "ok", reply.reason
         assert "to standard output" in reply.noise
     assert capfd.readouterr().out == ""

@@ -17,7 +17,9 @@ PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
 
 def test_a_run_measures_each_cell_in_each_launch_and_its_twin(tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
-    summary = run(Plan([PROBLEM], ["fakes:HEALTHY"], launches=2, budget_seconds=5, questions=("warm",)), out)
+    summary = run(
+        Plan([PROBLEM], ["fakes:HEALTHY"], launches=2, budget_seconds=5, race=False, questions=("warm",)), out
+    )
 
     records = list(record.read(out))
     assert records == summary.records

@@ -50,10 +50,13 @@ def steered_attention(
     )
     if not return_stats:
         return out
-    rows = rows.detach()
-    lse, lse_steered = rows[lib.LSE], rows[lib.LSE_STEERED]
-    kl = lse_steered - lse - strength.detach() * rows[lib.MEAN_BIAS]
-    return out, RowStatistics(lse, lse_steered, rows[lib.ENTROPY], rows[lib.ENTROPY_STEERED], kl)
+    return out, statistics(rows.detach())
+
+
+def statistics(rows: Tensor) -> RowStatistics:
+    """From float32 rows [ROWS, B, Hq, Lq], all of them filled."""
+    planes = (lib.LSE, lib.LSE_STEERED, lib.ENTROPY, lib.ENTROPY_STEERED, lib.DIVERGENCE)
+    return RowStatistics(*(rows[plane] for plane in planes))
 
 
 # Defined by schema: the wrapper of torch.library.custom_op costs more than a short decode step itself.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
-import platformdirs
+from rls_kernels.cpu import cache
 
 SOURCES = Path(__file__).parent / "csrc"
 
@@ -43,61 +45,108 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
+_NO_COMPILER = "no C++ compiler (c++, g++ or clang++) on PATH; install one, or name one in CXX"
+
+
 class BuildError(RuntimeError):
     """The kernel can't be built or run on this machine; the message is one line."""
 
 
-def unavailable_reason() -> str:
-    """Why the kernel can't run on this machine, in one line; empty where it can. Compiles nothing."""
+def unfit_reason() -> str:
+    """Why no build of the kernel could run on this machine, in one line; empty where one could."""
     if platform.machine().lower() not in ("x86_64", "amd64") or sys.platform != "linux":
         return f"wanted Linux on x86-64, got {sys.platform} on {platform.machine()}"
     if missing := {"avx2", "fma", "f16c"} - _cpu_flags():
         return f"this CPU lacks {', '.join(sorted(missing))}"
-    if compiler() is None:
-        return "no C++ compiler (c++, g++ or clang++) on PATH; install one, or name one in CXX"
     return ""
 
 
-def compiler() -> str | None:
-    """Path of the C++ compiler: $CXX, else the first found of c++, g++ and clang++."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    return next(filter(None, map(shutil.which, names)), None)
+def unavailable_reason() -> str:
+    """Why the kernel can't be built and run on this machine, in one line; empty where it can. Compiles nothing."""
+    return unfit_reason() or ("" if compiler() else _NO_COMPILER)
+
+
+def compiler() -> list[str]:
+    """The C++ compiler's command: $CXX, which may hold options, else the first found of c++, g++ and clang++.
+
+    Empty where there is none.
+    """
+    named = os.environ.get("CXX", "").strip()
+    for words in [[named], _words(named)] if named else [["c++"], ["g++"], ["clang++"]]:
+        if words and (program := shutil.which(words[0])):
+            return [program, *words[1:]]
+    return []
 
 
 def sanitizer_libraries() -> str:
     """LD_PRELOAD for a process that loads a sanitized variant: the checkers must stand before all other libraries."""
-    command = [str(compiler()), "-print-file-name=libasan.so"], [str(compiler()), "-print-file-name=libubsan.so"]
+    command = [*compiler(), "-print-file-name=libasan.so"], [*compiler(), "-print-file-name=libubsan.so"]
     return " ".join(subprocess.run(each, capture_output=True, text=True, check=True).stdout.strip() for each in command)
 
 
 def build(variant: str = "") -> Path:
-    """The shared library, compiled unless the cache holds it; safe when several processes start at once.
+    """The shared library, compiled unless a cache holds it whole; safe when several processes start at once.
 
-    The cache key covers sources, compiler and flags. ``variant`` is one of VARIANTS. Raises BuildError with a one-line
-    reason.
+    It lies in the user's cache or, where that cannot be written or might be another user's doing, in a private place;
+    a warning says why. The name of its folder covers sources, compiler and flags. ``variant`` is one of VARIANTS.
+    Raises BuildError with a one-line reason.
     """
     if reason := unavailable_reason():
         raise BuildError(reason)
     if variant not in VARIANTS:
         raise BuildError(f"RLS_CPU_BUILD: wanted one of {', '.join(filter(None, VARIANTS))}; got {variant!r}")
-    command = [str(compiler()), *_FLAGS, *VARIANTS[variant]]
-    target = Path(platformdirs.user_cache_dir("rls_kernels")) / f"cpu-{_key(command)}" / "librls_cpu.so"
-    if target.exists():
-        return target
+    command = [*compiler(), *_FLAGS, *VARIANTS[variant]]
+    name = f"cpu-{_key(command)}"
+    refusals = []
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (target.parent / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.exists():
-                _compile(command, target)
+        for folder in cache.folders():
+            try:
+                found = _built_in(folder / name, command)
+            except OSError as error:
+                refusals.append(_said(error, folder))
+                continue
+            if refusals:
+                warnings.warn(
+                    f"the CPU kernel's cache cannot be used ({refusals[0]}); it lies in {folder}. XDG_CACHE_HOME names "
+                    "another place",
+                    stacklevel=2,
+                )
+            return found
+    # No folder for temporary files at all.
     except OSError as error:
-        raise BuildError(f"cannot write the kernel cache {target.parent}: {error.strerror}") from error
+        refusals.append(_said(error, None))
+    raise BuildError(f"no place for the CPU kernel: {'; '.join(refusals)}")
+
+
+def _built_in(folder: Path, command: list[str]) -> Path:
+    """The library in ``folder``, compiled there unless it is there whole. Raises OSError, or BuildError."""
+    cache.prepare(folder.parent)
+    cache.prepare(folder)
+    target = folder / "librls_cpu.so"
+    if cache.is_whole(target):
+        return target
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not cache.is_whole(target):
+            _compile(command, target)
     return target
+
+
+def _said(error: OSError, folder: Path | None) -> str:
+    place = error.filename or folder
+    return f"{place}: {error.strerror}" if error.strerror and place else str(error)
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
 
 
 def _compile(command: list[str], target: Path) -> None:
     objects = dict(_OBJECTS)
-    if _knows(command[0], _AMX[1]):
+    if _knows(compiler(), _AMX[1]):
         objects.update([_AMX])
     else:
         command = [*command, "-DRLS_WITHOUT_AMX"]
@@ -108,42 +157,58 @@ def _compile(command: list[str], target: Path) -> None:
             if _EMULATE in command:
                 flags = tuple(flag for flag in flags if not flag.startswith("-mavx512"))
             output = f"{folder}/{name}.o"
-            _call([*command, *flags, "-c", str(SOURCES / name), "-o", output])
+            _call([*command, *flags, "-c", str(SOURCES / name), "-o", output], folder)
             return output
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             outputs = list(pool.map(compile_one, objects.items()))
         library = f"{folder}/{target.name}"
-        _call([*command, "-shared", *outputs, "-o", library, "-ldl", "-lpthread"])
-        # A rename is atomic: no other process ever sees half a library.
-        Path(library).replace(target)
+        _call([*command, "-shared", *outputs, "-o", library, "-ldl", "-lpthread"], folder)
+        cache.keep(Path(library), target)
 
 
-def _knows(compiler: str, flags: tuple[str, ...]) -> bool:
-    command = [compiler, *flags, "-x", "c++", "-E", os.devnull]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+def _knows(compiler: list[str], flags: tuple[str, ...]) -> bool:
+    return _run([*compiler, *flags, "-x", "c++", "-E", os.devnull]).returncode == 0
 
 
-def _call(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _call(command: list[str], folder: str) -> None:
+    # The compiler's own files beside its output: the usual place for them may be full.
+    done = _run(command, {**os.environ, "TMPDIR": folder})
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["?"]
         raise BuildError(f"{command[0]} could not compile the kernel: {errors[0].strip()}")
 
 
+def _run(command: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environment
+        )
+    except OSError as error:
+        raise BuildError(f"{command[0]} cannot be run: {error.strerror}") from error
+
+
 def _key(command: list[str]) -> str:
     digest = hashlib.sha256()
-    version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=False).stdout
+    version = _run([*compiler(), "--version"]).stdout
     for part in (*command, version, repr((_OBJECTS, _AMX))):
-        digest.update(part.encode() + b"\0")
+        digest.update(part.encode(errors="surrogateescape") + b"\0")
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
 
 
-@cache
+@functools.cache
 def _cpu_flags() -> frozenset[str]:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
         if line.startswith("flags"):
             return frozenset(line.partition(":")[2].split())
-    return frozenset()
+    import torch
+
+    # A container without /proc. Every CPU that has AVX2 has the other two.
+    has_avx2 = torch.backends.cpu.get_cpu_capability().startswith(("AVX2", "AVX512"))
+    return frozenset({"avx2", "fma", "f16c"} if has_avx2 else ())

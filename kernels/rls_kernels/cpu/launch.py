@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from rls_kernels.cpu import library as lib
 # The one-pass kernel divides an unsteered weight out of a steered one, which float32 can do while strength * bias
 # spans no more than this many powers of two: 24 bits of the weight itself must stay above 2^-126.
 _ONE_PASS_RANGE = 96.0
+# And only while strength * bias isn't so large that the unsteered score is rounded away beside it, also in nats.
+_ONE_PASS_PEAK = 256.0
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,16 @@ class Operands:
     key_lengths: Tensor | None
     scale: float
     is_causal: bool
+    # Whether one of query, key and value had to be copied for its last axis to be dense.
+    copied: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        given = self.matrices
         for name in ("query", "key", "value"):
             object.__setattr__(self, name, _dense(getattr(self, name)))
+        object.__setattr__(self, "copied", any(was is not now for was, now in zip(given, self.matrices, strict=True)))
         for name in ("bias", "strength"):
-            object.__setattr__(self, name, _dense(getattr(self, name).float()))
+            object.__setattr__(self, name, readable(getattr(self, name)))
         if self.key_lengths is not None:
             object.__setattr__(self, "key_lengths", self.key_lengths.to(torch.int32).contiguous())
 
@@ -84,28 +90,80 @@ class Operands:
         )
 
 
-class Layers:
-    """The output alone, eps 0 and no gradient, of operands that differ in query, key and value and are shaped alike.
+class Launch:
+    """The output alone, of operands shaped and laid out as those that it was made from; any number of threads may call
+    one, and it keeps no tensor. Without statistics or gradients, and without eps unless the kernel decodes.
 
-    Not for several threads at once: each call fills the same C struct, since building one takes as long as a short
-    decode step. ``operands`` are those of any of the calls.
+    ``check_values``: the kernel reads bias, strength and lengths before anything else.
     """
 
-    def __init__(self, operands: Operands) -> None:
+    def __init__(self, operands: Operands, eps: float = 0.0, check_values: bool = False) -> None:
+        query = operands.query
         self._out_shape = (*operands.row_shape, operands.value.shape[3])
-        # The struct points to its bias, strength and lengths.
-        self._operands = operands
-        self._call = operands.call(0.0, operands.query.new_empty(self._out_shape), lib.NO_ROWS, None)
+        self._out_is_like_query = query.shape == self._out_shape and query.is_contiguous()
+        self._copies = operands.copied
+        self._options = lib.CHECK_VALUES if check_values else 0
+        library = lib.library()
+        self._forward, self._isa = library.forward_like, library.isa().encode()
+        # The kernel reads it and never writes to it; its pointers are those of each call.
+        self._like = operands.call(eps, query.new_empty(self._out_shape), lib.NO_ROWS, None)
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        query, key, value = _dense(query), _dense(key), _dense(value)
-        out = query.new_empty(self._out_shape)
-        call = self._call
-        call.query, call.key, call.value = lib.view(query), lib.view(key), lib.view(value)
-        call.out = lib.view(out)
-        call.threads = torch.get_num_threads()
-        lib.library().forward(call)
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor,
+        strength: float | Tensor,
+        key_lengths: Tensor | None = None,
+    ) -> Tensor:
+        """[B, Hq, Lq, Dv] in query's dtype.
+
+        bias and strength are float32 with a dense last axis, their axes of 1 left out or not; lengths int32 or int64.
+        Raises MemoryError, and ValueError for values that make no sense.
+        """
+        if self._copies:
+            query, key, value = _dense(query), _dense(key), _dense(value)
+        # The second takes twice as long.
+        out = torch.empty_like(query) if self._out_is_like_query else query.new_empty(self._out_shape)
+        options = self._options
+        if key_lengths is None:
+            lengths = None
+        else:
+            lengths = key_lengths.data_ptr()
+            if key_lengths.dtype == torch.int64:
+                options |= lib.WIDE_LENGTHS
+        if isinstance(strength, Tensor):
+            strengths, number = strength.data_ptr(), 0.0
+        else:
+            strengths, number = None, strength
+        status = self._forward(
+            self._isa,
+            self._like,
+            options,
+            torch.get_num_threads(),
+            query.data_ptr(),
+            key.data_ptr(),
+            value.data_ptr(),
+            out.data_ptr(),
+            bias.data_ptr(),
+            strengths,
+            number,
+            lengths,
+        )
+        if status:
+            lib.raise_for(status)
         return out
+
+
+def is_readable(figures: Tensor) -> bool:
+    """Whether the kernel can read bias or strength where it lies."""
+    return figures.dtype is torch.float32 and (figures.dim() == 0 or figures.stride(-1) == 1)
+
+
+def readable(figures: Tensor) -> Tensor:
+    """A bias or strength [B or 1, Hq or 1, ·] as ``Operands`` hold it."""
+    return _dense(figures.float())
 
 
 def forward(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tensor]:
@@ -123,8 +181,8 @@ def backward(operands: Operands, eps: float, grad_out: Tensor, rows: Tensor) -> 
     """
     grad_out = _dense(grad_out)
     grads = [torch.empty_like(given, memory_format=torch.contiguous_format) for given in operands.matrices]
-    grad_bias = torch.empty(*operands.row_shape[:2], operands.key.shape[2])
-    grad_strength = torch.empty(operands.row_shape)
+    grad_bias = operands.bias.new_empty((*operands.row_shape[:2], operands.key.shape[2]))
+    grad_strength = operands.strength.new_empty(operands.row_shape)
     gradient = lib.Gradient(
         call=operands.call(eps, grad_out, lib.NORMALISERS, rows),
         grad_out=lib.view(grad_out),
@@ -142,13 +200,15 @@ def _fits_one_pass(operands: Operands) -> bool:
     bias, strength = operands.bias, operands.strength
     if strength.shape[2] > 1:
         return False
-    span = float(strength.abs().amax() * (bias.amax() - bias.amin()))
-    return span / math.log(2) <= _ONE_PASS_RANGE
+    lowest, highest = (float(end) for end in bias.aminmax())
+    steepest = float(strength.abs().amax())
+    span, peak = steepest * (highest - lowest), steepest * max(highest, -lowest)
+    return span / math.log(2) <= _ONE_PASS_RANGE and peak <= _ONE_PASS_PEAK
 
 
 def _one_pass(operands: Operands, eps: float, want: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    out = torch.empty(*operands.row_shape, operands.value.shape[3], dtype=dtype)
-    rows = torch.empty(lib.ROWS if want else 0, *operands.row_shape)
+    out = operands.query.new_empty((*operands.row_shape, operands.value.shape[3]), dtype=dtype)
+    rows = operands.query.new_empty((lib.ROWS if want else 0, *operands.row_shape), dtype=torch.float32)
     lib.library().forward(operands.call(eps, out, want, rows if want else None))
     return out, rows
 
@@ -159,8 +219,9 @@ def _in_passes(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tenso
     With r = sum A w and W = sum w over the visible keys, out = (r steered + eps W floor) / (r + eps W), where
     ``floor`` is the mean of v under the weights w alone: attention with a scale of 0.
     """
-    steered, rows = _one_pass(operands, 0.0, lib.ALL_ROWS, torch.float32)
-    _, plain = _one_pass(replace(operands, strength=torch.zeros(1, 1, 1)), 0.0, lib.ALL_ROWS, torch.float32)
+    steered, rows = _one_pass(operands, 0.0, lib.STEERED_ROWS, torch.float32)
+    unsteered = replace(operands, strength=operands.strength.new_zeros(1, 1, 1))
+    _, plain = _one_pass(unsteered, 0.0, lib.ALL_ROWS, torch.float32)
     for plane, source in ((lib.LSE, lib.LSE_STEERED), (lib.ENTROPY, lib.ENTROPY), (lib.MEAN_BIAS, lib.MEAN_BIAS)):
         rows[plane] = plain[source]
     log_ratio = rows[lib.LSE_STEERED] - rows[lib.LSE]
@@ -170,7 +231,10 @@ def _in_passes(operands: Operands, eps: float, want: int) -> tuple[Tensor, Tenso
         log_floor = floor_rows[lib.LSE_STEERED] + math.log(eps)
         rows[lib.LOG_NORMALISER] = torch.logaddexp(log_ratio, log_floor)
         steered = torch.lerp(floor, steered, torch.sigmoid(log_ratio - log_floor)[..., None])
-    return steered.to(operands.query.dtype), rows if want else rows[:0]
+    rows[lib.DIVERGENCE] = log_ratio - operands.strength * rows[lib.MEAN_BIAS]
+    out = steered.to(operands.query.dtype)
+    lib.library().forward(operands.call(eps, out, lib.COARSE_ROWS, rows))
+    return out, rows if want else rows[:0]
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor
 from rls_kernels.cpu import build
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-NO_ROWS, NORMALISERS, ALL_ROWS = range(3)
-LSE, LSE_STEERED, ENTROPY, ENTROPY_STEERED, MEAN_BIAS, LOG_NORMALISER, ROWS = range(7)
+NO_ROWS, NORMALISERS, ALL_ROWS, STEERED_ROWS, COARSE_ROWS = range(5)
+LSE, LSE_STEERED, ENTROPY, ENTROPY_STEERED, MEAN_BIAS, LOG_NORMALISER, DIVERGENCE, ROWS = range(8)
+# Options of forward_like.
+CHECK_VALUES, WIDE_LENGTHS = 1, 2
 
 # Up to this many query rows a key-value head, the keys are streamed unpacked and split over threads.
 DECODE_ROWS = 16
@@ -68,7 +70,12 @@ class Library:
 
     def __init__(self, variant: str = "") -> None:
         began = time.perf_counter()
-        self._c = ctypes.CDLL(str(build.build(variant)))
+        path = build.build(variant)
+        try:
+            self._c = ctypes.CDLL(str(path))
+        # A file system mounted noexec, or a compiler for another machine.
+        except OSError as error:
+            raise build.BuildError(f"{path} cannot be loaded: {error}") from error
         self.compile_seconds = time.perf_counter() - began
         self._c.rls_isa_name.restype = c_char_p
         for name in ("rls_call_size", "rls_gradient_size"):
@@ -78,6 +85,10 @@ class Library:
             raise build.BuildError(f"csrc/call.h and library.py disagree: the structs take {sizes} bytes in C++")
         self._c.rls_forward.argtypes = [c_char_p, POINTER(Call)]
         self._c.rls_backward.argtypes = [c_char_p, POINTER(Gradient)]
+        # Called without a wrapper: its users count microseconds.
+        self.forward_like = self._c.rls_forward_like
+        settings, operands = (c_char_p, POINTER(Call), c_int32, c_int32), (*(c_void_p,) * 6, c_float, c_void_p)
+        self.forward_like.argtypes = [*settings, *operands]
         self._isas: list[str] = []
         while name := self._c.rls_isa_name(len(self._isas)):
             self._isas.append(name.decode())
@@ -96,16 +107,19 @@ class Library:
 
     def forward(self, call: Call) -> None:
         """Run the forward kernel, on torch's number of threads. Raises MemoryError."""
-        _raise_for(self._c.rls_forward(self.isa().encode(), ctypes.byref(call)))
+        raise_for(self._c.rls_forward(self.isa().encode(), ctypes.byref(call)))
 
     def backward(self, gradient: Gradient) -> None:
         """Run the backward kernel likewise."""
-        _raise_for(self._c.rls_backward(self.isa().encode(), ctypes.byref(gradient)))
+        raise_for(self._c.rls_backward(self.isa().encode(), ctypes.byref(gradient)))
 
 
-def _raise_for(status: int) -> None:
+def raise_for(status: int) -> None:
+    """Raise what a kernel's status means: MemoryError, or ValueError for values that it was asked to check."""
     if status == 1:
         raise MemoryError("rls_kernels.cpu: no memory for the packed keys and values")
+    if status == 3:
+        raise ValueError("bias, strength, key_lengths: wanted finite numbers, and lengths from 0 to that of the keys")
     if status:
         raise RuntimeError(f"rls_kernels.cpu: the kernel returned status {status}")
 

@@ -1,13 +1,19 @@
 """Building: once, by one process of several, with a reason in one line where it can't."""
 
+from __future__ import annotations
+
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import platformdirs
 import pytest
-from rls_kernels.cpu import build, library
+import torch
+from rls_kernels.cpu import build, cache, launch, library, trial
 
 from rls_bench.backends.cpu import BACKEND
 
@@ -107,7 +113,152 @@ def test_importing_compiles_nothing(own_cache: Path) -> None:
     assert list(own_cache.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+FAKE = 'while [ $# -gt 0 ]; do if [ "$1" = -o ]; then echo built > "$2"; fi; shift; done'
+
+
+@pytest.fixture
+def fake(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A compiler that writes what it was asked for at once; temporary places are the test's own, too."""
+    monkeypatch.setenv("CXX", script(own_cache / "cxx", FAKE))
+    (own_cache / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(own_cache / "tmp"))
+    cache._of_this_process.cache_clear()
+    return own_cache
+
+
+def built_elsewhere(reason: str) -> Path:
+    """Where a build lies that could not use the user's cache; the warning must name ``reason``."""
+    with pytest.warns(UserWarning, match=reason):
+        return build.build()
+
+
+def test_a_cache_that_cannot_be_written_gives_way_to_a_private_place(
+    fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    with pytest.raises(build.BuildError, match="cannot write the kernel cache /dev/null"):
+    found = built_elsewhere("/dev/null")
+    assert found.is_relative_to(fake / "tmp" / f"rls_kernels-{os.geteuid()}")
+    assert (found.parent.stat().st_mode & 0o777) == 0o700
+
+
+@pytest.mark.parametrize("home", [None, "", "relative/cache"])
+def test_without_a_home_nothing_is_written_to_a_folder_called_tilde(
+    home: str | None, fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fake)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(Path(home or "~/.cache") / name))
+    assert build.build().is_relative_to(fake / "tmp")
+    assert not (fake / "~").exists()
+    assert not (fake / "relative").exists()
+
+
+def test_a_cache_that_others_may_write_is_refused(fake: Path) -> None:
+    first = build.build()
+    for place in (first, first.parent, first.parent.parent):
+        place.chmod(0o777)
+        found = first if place == first else built_elsewhere("others may write")
+        if place == first:
+            # Built anew in the same folder, which is still nobody else's.
+            assert build.build() == first
+            assert not first.stat().st_mode & stat.S_IWOTH
+        else:
+            assert found.is_relative_to(fake / "tmp")
+            place.chmod(0o700)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_a_cache_of_another_user_is_refused(level: int, fake: Path) -> None:
+    first = build.build()
+    os.chown(first.parents[level - 1], 12345, 12345)
+    assert built_elsewhere("belongs to user 12345").is_relative_to(fake / "tmp")
+
+
+def test_no_place_at_all_is_named(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
+    with pytest.raises(build.BuildError, match=r"no place for the CPU kernel: .*/dev/null"):
         build.build()
+
+
+def test_a_full_disk_gives_way_to_a_private_place(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = shutil.disk_usage(fake)
+    full = fake / "cache"
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: room._replace(free=0) if Path(path).is_relative_to(full) else room
+    )
+    assert built_elsewhere("MiB left").is_relative_to(fake / "tmp")
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "other", "unsealed"])
+def test_a_library_that_is_not_as_it_was_sealed_is_built_anew(damage: str, fake: Path) -> None:
+    library_file = build.build()
+    if damage == "unsealed":
+        library_file.with_name(library_file.name + ".sha256").unlink()
+    else:
+        library_file.write_text({"empty": "", "half": "bui", "other": "guilt\n"}[damage])
+    assert not cache.is_whole(library_file)
+    assert build.build() == library_file
+    assert library_file.read_text() == "built\n"
+
+
+def test_a_compiler_may_come_with_options_and_blanks(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = fake / "log"
+    spaced = fake / "a folder"
+    spaced.mkdir()
+    program = script(spaced / "cxx", f'echo "$@" >> {log}\n{FAKE}')
+    monkeypatch.setenv("CXX", f"'{program}' -m64 -Wall")
+    build.build()
+    assert all(line.startswith("-m64 -Wall ") for line in log.read_text().splitlines())
+    monkeypatch.setenv("CXX", program)
+    assert build.compiler() == [program]
+    monkeypatch.setenv("CXX", "'unbalanced")
+    assert build.compiler() == []
+
+
+def test_a_compiler_that_cannot_be_run_is_named(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = fake / "not-a-program"
+    program.write_bytes(b"\x00")
+    program.chmod(0o755)
+    monkeypatch.setenv("CXX", str(program))
+    with pytest.raises(build.BuildError, match="not-a-program cannot be run"):
+        build.build()
+
+
+def test_without_proc_torch_tells_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = build._cpu_flags()
+    build._cpu_flags.cache_clear()
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
+    try:
+        assert build._cpu_flags() <= real
+        assert build.unfit_reason() == ""
+    finally:
+        build._cpu_flags.cache_clear()
+
+
+def test_a_library_that_cannot_be_loaded_is_a_build_error(fake: Path) -> None:
+    with pytest.raises(build.BuildError, match=r"librls_cpu\.so cannot be loaded"):
+        library.Library()
+
+
+def test_the_trial_passes_on_a_right_kernel_whatever_torch_defaults_to() -> None:
+    with torch.device("meta"):
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            trial.failure.cache_clear()
+            assert trial.failure() == ""
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("fault", [0.0, float("nan")])
+def test_the_trial_fails_on_a_wrong_kernel(fault: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = launch.forward
+    monkeypatch.setattr(launch, "forward", lambda *given: (fault * real(*given)[0], None))
+    trial.failure.cache_clear()
+    try:
+        assert "its self-test gave an error of" in trial.failure()
+        assert not BACKEND.proven()
+        assert BACKEND.proven().mendable
+    finally:
+        trial.failure.cache_clear()

@@ -45,6 +45,8 @@ def tiled_attention(inputs: Inputs) -> Tensor:
     problem = inputs.problem
     query = inputs.query.float() * inputs.scale
     bias, visible = inputs.logit_bias(), inputs.visible()
+    # Padding may hold NaN, which a weight of 0 doesn't undo.
+    key, value = inputs.without_padding()
     shape = (problem.batch, problem.query_heads, problem.query_length)
     peak = query.new_full((*shape, 1), -math.inf)
     total = query.new_zeros((*shape, 1))
@@ -52,7 +54,7 @@ def tiled_attention(inputs: Inputs) -> Tensor:
     for start in range(0, problem.key_length, TILE):
         tile = slice(start, start + TILE)
         # [B, Hq, Lq, TILE]
-        scores = query @ _for_each_query_head(inputs.key, problem, tile).mT + bias[..., tile]
+        scores = query @ _for_each_query_head(key, problem, tile).mT + bias[..., tile]
         if visible is not None:
             scores = scores.masked_fill(~visible[..., tile], -math.inf)
         new_peak = torch.maximum(peak, scores.amax(-1, keepdim=True))
@@ -60,7 +62,7 @@ def tiled_attention(inputs: Inputs) -> Tensor:
         shift = new_peak.masked_fill(new_peak.isinf(), 0.0)
         weights, kept = torch.exp(scores - shift), torch.exp(peak - shift)
         total = total * kept + weights.sum(-1, keepdim=True)
-        output = output * kept + weights @ _for_each_query_head(inputs.value, problem, tile)
+        output = output * kept + weights @ _for_each_query_head(value, problem, tile)
         peak = new_peak
     return (output / total.clamp_min(torch.finfo(torch.float32).tiny)).to(inputs.query.dtype)
 

@@ -18,21 +18,26 @@ struct PairGradient {
     vec weight, logit, score;
 };
 
-// Of the pairs' queries: saved row logarithms in powers of two; factors that undo their rounding, so that weights sum
-// to one to the last bit; and the two sums above. Without eps the weight is P = 2^(score + logit - lse_steered) alone.
+// Of the pairs' queries: saved row logarithms; factors that undo their rounding, so that weights sum to one to the last
+// bit; and the two sums above. Without eps the weight is P = e^(score + logit - lse_steered) alone.
 struct QueryTerms {
     vec lse, lse_steered, log_normaliser;
+    // 0 where logits are so large that a score is lost beside them in float64, too, and with it in the output; else 1.
+    vec score_counts;
     vec plain_factor, weight_factor, delta, gamma;
 };
 
 // Planes of the terms that the first sweep writes, each [batch, query_heads, query_length].
 enum TermPlane { PLAIN_FACTOR, WEIGHT_FACTOR, DELTA, GAMMA, TERM_PLANES };
 
+// Differences first, powers of two then: all that a row sees may be suppressed by -3.4e38, which has no room for log2 e.
+// And the score last: it is small beside such a logit, and not beside what is left of that less its row's logarithm.
+inline vec exp_difference(vec a, vec b) { return exp2(mul(sub(a, b), broadcast(LOG2_E))); }
 inline vec weight_of(vec score, vec logit, const QueryTerms& query) {
-    return exp2(sub(add(score, logit), query.lse_steered));
+    return exp2(mul(fma(score, query.score_counts, sub(logit, query.lse_steered)), broadcast(LOG2_E)));
 }
-inline vec plain_of(vec score, const QueryTerms& query) { return exp2(sub(score, query.lse)); }
-inline vec lift_of(vec logit, const QueryTerms& query) { return exp2(sub(logit, query.log_normaliser)); }
+inline vec plain_of(vec score, const QueryTerms& query) { return exp_difference(score, query.lse); }
+inline vec lift_of(vec logit, const QueryTerms& query) { return exp_difference(logit, query.log_normaliser); }
 
 inline PairGradient pair_gradient(vec score, vec logit, vec grad_weight, const QueryTerms& query, float eps) {
     const vec difference = sub(grad_weight, query.delta);
@@ -189,12 +194,12 @@ class Backward {
                          value_lanes(kv) + key * call_.value_dim);
                 for (int64_t r = row; r < smaller(row + TILE_ROWS, rows); ++r) {
                     const int64_t visible = visible_to(call_, first_query + r, length);
-                    const vec strength = broadcast(strength_at(batch, head, first_query + r) * LOG2_E);
+                    const vec strength = broadcast(strength_at(batch, head, first_query + r));
                     for (int64_t j = 0; j < TILE; j += LANES) {
                         const int64_t left = length - key - j;
                         const vec b = left > 0 ? load_elements<RLS_FLOAT32>(bias + key + j, left) : broadcast(0);
                         visit(r, key + j, visible - key - j,
-                              mul(load(score[r - row] + j), broadcast(call_.scale * LOG2_E)), mul(b, strength), b,
+                              mul(load(score[r - row] + j), broadcast(call_.scale)), mul(b, strength), b,
                               load(grad_weight[r - row] + j));
                     }
                 }
@@ -319,8 +324,8 @@ class Backward {
                             const vec strength = strengths_at(batch, head, query + i, left);
                             for (int64_t r = row; r < smaller(row + TILE_ROWS, rows); ++r) {
                                 const PairGradient pair =
-                                    pair_gradient(mul(load(score[r - row] + i), broadcast(call_.scale * LOG2_E)),
-                                                  mul(broadcast(bias[r] * LOG2_E), strength),
+                                    pair_gradient(mul(load(score[r - row] + i), broadcast(call_.scale)),
+                                                  mul(broadcast(bias[r]), strength),
                                                   load(grad_weight[r - row] + i), terms, call_.eps);
                                 const int64_t hidden = first_query_of(first_key + r) - query - i;
                                 const auto seen = [&](vec a) {
@@ -375,14 +380,14 @@ class Backward {
     QueryTerms read_terms(int64_t batch, int64_t head, int64_t query, bool with_sums, const Read& read) const {
         const int64_t index = row_index(batch, head, call_.query_length, query);
         const int64_t plane = call_.batch * call_.query_heads * call_.query_length;
-        const auto log2_of = [&](rls_row row) {
-            return mul(read(call_.rows + row * plane + index), broadcast(LOG2_E));
-        };
+        const auto log_of = [&](rls_row row) { return read(call_.rows + row * plane + index); };
         const vec zero = broadcast(0);
-        QueryTerms terms{zero, log2_of(RLS_LSE_STEERED), zero, zero, zero, zero, zero};
+        const vec lse_steered = log_of(RLS_LSE_STEERED);
+        const vec room = sub(broadcast(1e16f), max(lse_steered, sub(zero, lse_steered)));
+        QueryTerms terms{zero, lse_steered, zero, max(zero, min(room, broadcast(1))), zero, zero, zero, zero};
         if (call_.eps > 0) {
-            terms.lse = log2_of(RLS_LSE);
-            terms.log_normaliser = log2_of(RLS_LOG_NORMALISER);
+            terms.lse = log_of(RLS_LSE);
+            terms.log_normaliser = log_of(RLS_LOG_NORMALISER);
         }
         if (!with_sums) return terms;
         const auto sum_of = [&](TermPlane term) { return read(terms_ + term * plane + index); };

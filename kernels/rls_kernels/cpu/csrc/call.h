@@ -7,8 +7,16 @@ extern "C" {
 
 enum rls_dtype : int32_t { RLS_FLOAT32 = 0, RLS_BFLOAT16 = 1, RLS_FLOAT16 = 2 };
 
-// How much of the row statistics is wanted: nothing, what backward needs, or all of RLS_ROWS.
-enum rls_want : int32_t { RLS_NO_ROWS = 0, RLS_NORMALISERS = 1, RLS_ALL_ROWS = 2 };
+// How much of the row statistics is wanted: nothing, what backward needs, or all of RLS_ROWS. Passes that are joined
+// afterwards ask for all rows, of which the unsteered planes may be anything, and at the end to have those rows written
+// anew, output and all, whose logarithms were too coarse to be joined.
+enum rls_want : int32_t {
+    RLS_NO_ROWS = 0,
+    RLS_NORMALISERS = 1,
+    RLS_ALL_ROWS = 2,
+    RLS_STEERED_ROWS = 3,
+    RLS_COARSE_ROWS = 4,
+};
 
 // Order of the planes in `rows`; each plane is float32 [batch, query_heads, query_length].
 enum rls_row : int32_t {
@@ -19,7 +27,9 @@ enum rls_row : int32_t {
     RLS_MEAN_BIAS = 4,
     // log of the divisor in the published form: log sum over visible keys of (A + eps) exp(strength bias).
     RLS_LOG_NORMALISER = 5,
-    RLS_ROWS = 6,
+    // KL(A || A').
+    RLS_DIVERGENCE = 6,
+    RLS_ROWS = 7,
 };
 
 // A tensor [batch, heads, length, dim] whose last axis is dense; strides count elements.
@@ -57,13 +67,28 @@ struct rls_gradient {
     float* grad_strength;
 };
 
-enum rls_status : int32_t { RLS_OK = 0, RLS_OUT_OF_MEMORY = 1, RLS_NO_SUCH_ISA = 2 };
+enum rls_option : int32_t { RLS_CHECK_VALUES = 1, RLS_WIDE_LENGTHS = 2 };
+
+enum rls_status : int32_t {
+    RLS_OK = 0,
+    RLS_OUT_OF_MEMORY = 1,
+    RLS_NO_SUCH_ISA = 2,
+    // A bias or strength that isn't finite, or a length that is none of 0 to key_length.
+    RLS_SENSELESS_VALUES = 3,
+};
 
 #pragma GCC visibility push(default)
 
 // `isa` is a name of rls_isa_name; both return an rls_status.
 int32_t rls_forward(const char* isa, const rls_call* call);
 int32_t rls_backward(const char* isa, const rls_gradient* gradient);
+
+// rls_forward for operands shaped and laid out as those of `like`, which any number of threads may share. A null
+// `strength` means `number` everywhere; `key_lengths` are int64 where `options` holds RLS_WIDE_LENGTHS. With
+// RLS_CHECK_VALUES each value of bias, strength and lengths is read once before anything runs.
+int32_t rls_forward_like(const char* isa, const rls_call* like, int32_t options, int32_t threads, void* query,
+                         void* key, void* value, void* out, const float* bias, const float* strength, float number,
+                         const void* key_lengths);
 
 // The instruction sets that were built in and that this CPU runs, best first; null past the end.
 const char* rls_isa_name(int32_t index);

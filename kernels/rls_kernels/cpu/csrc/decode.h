@@ -2,6 +2,7 @@
 // all query rows of their group; the keys are split over threads, and the parts joined at the end.
 #pragma once
 
+#include "exact.h"
 #include "hidden.h"
 #include "rows.h"
 #include "stream.h"
@@ -72,7 +73,7 @@ class Decode {
     }
 
   private:
-    bool needs_plain() const { return call_.eps > 0 || call_.want_rows == RLS_ALL_ROWS; }
+    bool needs_plain() const { return call_.eps > 0 || call_.want_rows >= RLS_ALL_ROWS; }
     int64_t output_size() const { return value_width_ * (call_.eps > 0 ? 2 : 1); }
     int64_t part_of(int64_t head, int64_t split, int64_t row) const { return (head * splits_ + split) * rows_ + row; }
     int64_t query_head(int64_t head, int64_t row) const {
@@ -182,7 +183,7 @@ class Decode {
         const vec finite = broadcast(-1e30f);
         vec score_sum = broadcast(0);
         // Statistics alone read it.
-        if (call_.want_rows == RLS_ALL_ROWS) {
+        if (call_.want_rows >= RLS_ALL_ROWS) {
             for (int v = 0; v < VECTORS; ++v)
                 score_sum = fma(weight[v], max(finite, sub(score[v], broadcast(sums.reference))), score_sum);
             sums.weight_score += reduce_add(score_sum);
@@ -239,7 +240,10 @@ class Decode {
         int64_t row = 0;
         for (; row + ROWS_AT_ONCE <= rows; row += ROWS_AT_ONCE)
             add_rows(std::integral_constant<int, ROWS_AT_ONCE>(), row);
-        for (; row < rows; ++row) add_rows(std::integral_constant<int, 1>(), row);
+        // What is left shares each value, too: three query heads to a key head are common.
+        if (rows - row == 3) add_rows(std::integral_constant<int, 3>(), row);
+        else if (rows - row == 2) add_rows(std::integral_constant<int, 2>(), row);
+        else if (rows - row == 1) add_rows(std::integral_constant<int, 1>(), row);
     }
 
     // Joins a row's parts into the first one, and writes the row.
@@ -267,9 +271,7 @@ class Decode {
         if constexpr (Units::template EVEN_AND_ODD<DTYPE>) put_in_order(output);
         const Floor floor{whole.floor_shift, whole.floor_weight, output + value_width_, value_width_};
         const Floor* given = call_.eps > 0 ? &floor : nullptr;
-        finish_output(output, value_width_, call_.eps, sums, given);
-        write_output(call_, batch, out_head, q, output);
-        if (call_.rows) write_rows(call_, batch, out_head, q, sums, given);
+        finish_row<DTYPE>(call_, batch, out_head, q, output, value_width_, sums, given);
     }
 
     struct Factors {

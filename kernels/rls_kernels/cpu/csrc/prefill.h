@@ -3,6 +3,7 @@
 // long head, values that packing would make twice as large are packed as they are swept, a block of keys at a time.
 #pragma once
 
+#include "exact.h"
 #include "hidden.h"
 #include "rows.h"
 #include "steering.h"
@@ -176,8 +177,8 @@ class Prefill {
         const auto [batch, head] = query_head(local);
         const int64_t length = length_of(call_, batch);
         float* rows = key_rows_ + local * key_rows_size();
-        const float strength = by_row() ? 1.0f : *strength_of(call_, batch, head);
-        steer_keys(rows, keys_, bias_of(call_, batch, head), strength, length);
+        const float logit_per_bias = by_row() ? 1.0f : *strength_of(call_, batch, head) * LOG2_E;
+        steer_keys(rows, keys_, bias_of(call_, batch, head), logit_per_bias, length);
         if (!floors_) return;
         Floor floor = load_floor(local, 0);
         floor.clear();
@@ -214,7 +215,7 @@ class Prefill {
             pack_row<Units, DTYPE>(query + r * query_stride_, query_stride_,
                                    row_of<DTYPE>(call_.query, batch, head, row), call_.head_dim);
             state.visible[r] = visible_to(call_, row, length);
-            state.strength[r] = strength_of(call_, batch, head)[row * call_.strength_query_stride];
+            state.logit_per_bias[r] = strength_of(call_, batch, head)[row * call_.strength_query_stride] * LOG2_E;
         }
 
         const int64_t kv = local / group_;
@@ -241,7 +242,7 @@ class Prefill {
     }
 
     void sweep(const Block& block, RowState& state, const Running& running) const {
-        const int level = call_.want_rows == RLS_ALL_ROWS ? STATISTICS : call_.eps > 0 ? BOTH : STEERED;
+        const int level = call_.want_rows >= RLS_ALL_ROWS ? STATISTICS : call_.eps > 0 ? BOTH : STEERED;
         if (by_row()) {
             if (level == STATISTICS) sweep_keys<Units, STATISTICS, true>(block, state, running);
             else sweep_keys<Units, STEERED, true>(block, state, running);
@@ -272,10 +273,8 @@ class Prefill {
                                   call_.value.length_stride * ELEMENT_BYTES<DTYPE>, call_.value_dim, done, visible);
                 done = visible;
             }
-            const RowSums sums = state.sums_of(r, keys.lowest, state.strength[r] * LOG2_E);
-            finish_output(row, value_width_, call_.eps, sums, stored ? &floor : nullptr);
-            write_output(call_, batch, head, query, row);
-            if (call_.rows) write_rows(call_, batch, head, query, sums, stored ? &floor : nullptr);
+            const RowSums sums = state.sums_of(r, keys.lowest);
+            finish_row<DTYPE>(call_, batch, head, query, row, value_width_, sums, stored ? &floor : nullptr);
         }
     }
 
@@ -303,6 +302,7 @@ class Prefill {
 
 template <class Units, int DTYPE>
 int32_t prefill(const rls_call& call) {
+    if (call.want_rows == RLS_COARSE_ROWS) return rewrite_coarse_rows<DTYPE>(call);
     return Prefill<Units, DTYPE>(call).run();
 }
 

@@ -12,8 +12,19 @@ struct RowLogs {
     float lse, lse_steered;
 };
 
+// Up to this size, in nats, a float32 difference of logarithms is right to 1e-4.
+constexpr float MOST_NATS = 1024;
+
+// Whether both are finite, and near enough for their difference to mean something.
+inline bool is_fine(RowLogs logs) { return fabsf(logs.lse_steered - logs.lse) <= MOST_NATS * LOG2_E; }
+
 inline RowLogs logs_of(const RowSums& sums) {
     return {sums.plain_reference + log2f(sums.plain), sums.reference + log2f(sums.weight)};
+}
+
+// One figure of a row.
+inline float& row_at(const rls_call& call, rls_row plane, int64_t batch, int64_t head, int64_t query) {
+    return call.rows[((plane * call.batch + batch) * call.query_heads + head) * call.query_length + query];
 }
 
 inline void write_output(const rls_call& call, int64_t batch, int64_t head, int64_t query, const float* row) {
@@ -32,8 +43,9 @@ inline void write_output(const rls_call& call, int64_t batch, int64_t head, int6
 }
 
 // out = sum A' v. With eps, out = (r out + eps sum w v) / (r + eps sum w) where r = sum A w = 2^(lse_steered - lse);
-// `floor` holds both eps sums, or is null. `row` is the unnormalised output, padded to whole vectors.
-inline void finish_output(float* row, int64_t width, float eps, const RowSums& sums, const Floor* floor) {
+// `floor` holds both eps sums, or is null. `row` is the unnormalised output, padded to whole vectors. Returns whether it
+// came out finite.
+inline bool finish_output(float* row, int64_t width, float eps, const RowSums& sums, const Floor* floor) {
     float from_row = 1 / sums.weight, from_floor = 0;
     if (floor) {
         const RowLogs logs = logs_of(sums);
@@ -42,22 +54,24 @@ inline void finish_output(float* row, int64_t width, float eps, const RowSums& s
         from_row = ratio / divisor / sums.weight;
         from_floor = eps / divisor;
     }
+    vec zero = broadcast(0);
     for (int64_t d = 0; d < width; d += LANES) {
         vec a = mul(load(row + d), broadcast(from_row));
         if (floor) a = fma(load(floor->values + d), broadcast(from_floor), a);
         store(row + d, a);
+        zero = fma(a, broadcast(0), zero);
     }
+    return reduce_add(zero) == 0;
 }
 
 // Writes the planes that the caller asked for.
 inline void write_rows(const rls_call& call, int64_t batch, int64_t head, int64_t query, const RowSums& sums,
                        const Floor* floor) {
-    const int64_t plane = call.batch * call.query_heads * call.query_length;
-    float* rows = call.rows + (batch * call.query_heads + head) * call.query_length + query;
+    const auto put = [&](rls_row plane, float a) { row_at(call, plane, batch, head, query) = a; };
     const RowLogs logs = logs_of(sums);
-    rows[RLS_LSE_STEERED * plane] = logs.lse_steered * LN_2;
+    put(RLS_LSE_STEERED, logs.lse_steered * LN_2);
     if (call.want_rows == RLS_NORMALISERS && !floor) return;
-    rows[RLS_LSE * plane] = logs.lse * LN_2;
+    put(RLS_LSE, logs.lse * LN_2);
     const float ratio = logs.lse_steered - logs.lse;
     float normaliser = ratio;
     if (floor) {
@@ -65,12 +79,14 @@ inline void write_rows(const rls_call& call, int64_t batch, int64_t head, int64_
         const float top = ratio > from_floor ? ratio : from_floor;
         normaliser = top + log2f(exp2f(ratio - top) + exp2f(from_floor - top));
     }
-    rows[RLS_LOG_NORMALISER * plane] = normaliser * LN_2;
-    if (call.want_rows != RLS_ALL_ROWS) return;
+    put(RLS_LOG_NORMALISER, normaliser * LN_2);
+    if (call.want_rows == RLS_NORMALISERS) return;
     const float mean_bias = sums.plain_bias / sums.plain;
-    rows[RLS_MEAN_BIAS * plane] = mean_bias;
-    rows[RLS_ENTROPY_STEERED * plane] = LN_2 * (log2f(sums.weight) - sums.weight_score / sums.weight);
-    rows[RLS_ENTROPY * plane] = LN_2 * (log2f(sums.plain) - sums.plain_score / sums.plain);
+    const float strength = strength_of(call, batch, head)[query * call.strength_query_stride];
+    put(RLS_MEAN_BIAS, mean_bias);
+    put(RLS_DIVERGENCE, (logs.lse_steered - logs.lse) * LN_2 - strength * mean_bias);
+    put(RLS_ENTROPY_STEERED, LN_2 * (log2f(sums.weight) - sums.weight_score / sums.weight));
+    put(RLS_ENTROPY, LN_2 * (log2f(sums.plain) - sums.plain_score / sums.plain));
 }
 
 // A row that sees no key: zeros everywhere.
@@ -78,9 +94,7 @@ inline void write_unseen(const rls_call& call, int64_t batch, int64_t head, int6
     memset(row, 0, static_cast<size_t>(width) * sizeof(float));
     write_output(call, batch, head, query, row);
     if (!call.rows) return;
-    const int64_t plane = call.batch * call.query_heads * call.query_length;
-    float* rows = call.rows + (batch * call.query_heads + head) * call.query_length + query;
-    for (int i = 0; i < RLS_ROWS; ++i) rows[i * plane] = 0;
+    for (int i = 0; i < RLS_ROWS; ++i) row_at(call, static_cast<rls_row>(i), batch, head, query) = 0;
 }
 
 }  // namespace rls::RLS_ISA

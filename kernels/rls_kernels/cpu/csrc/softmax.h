@@ -36,15 +36,15 @@ struct RowState {
     float reference[BLOCK_ROWS];
     // Keys that the row may see: [0, visible).
     int64_t visible[BLOCK_ROWS];
-    // Strength of each row, for the layouts where it differs from query to query.
-    float strength[BLOCK_ROWS];
+    // Strength of each row in powers of two, for the layouts where it differs from query to query.
+    float logit_per_bias[BLOCK_ROWS];
 
-    // `lowest` is the head's lowest logit, `logit_per_bias` its strength in powers of two.
-    RowSums sums_of(int row, float lowest, float logit_per_bias) const {
+    // `lowest` is the head's lowest logit.
+    RowSums sums_of(int row, float lowest) const {
         const auto total = [&](Sum sum) { return reduce_add(load(sums[row][sum])); };
         const float plain = total(PLAIN), plain_bias = total(PLAIN_BIAS);
         // The unsteered score is x + reference - logit, its own reference that of x less the lowest logit.
-        const float plain_score = total(PLAIN_SCORE) - logit_per_bias * plain_bias + lowest * plain;
+        const float plain_score = total(PLAIN_SCORE) - logit_per_bias[row] * plain_bias + lowest * plain;
         return {reference[row], total(WEIGHT), total(WEIGHT_SCORE), reference[row] - lowest,
                 plain,          plain_score,   plain_bias};
     }
@@ -55,8 +55,8 @@ struct RowState {
     }
 };
 
-// Vectors along the keys, by key, each padded to whole tiles. `logit` is strength * bias, or the bare bias where
-// strength differs from row to row; both in powers of two. `unsteer` is 2^(lowest logit - logit).
+// Vectors along the keys, by key, each padded to whole tiles. `logit` is strength * bias in powers of two, or the bare
+// bias where strength differs from row to row. `unsteer` is 2^(lowest logit - logit).
 struct KeyRows {
     const float *logit, *unsteer, *bias;
     float lowest;
@@ -106,7 +106,7 @@ template <class Units, int LEVEL, bool STRENGTH_BY_ROW>
     vec highest[TILE_ROWS];
 #pragma GCC unroll 8
     for (int r = 0; r < TILE_ROWS; ++r) {
-        const vec scale = broadcast(scale_log2), strength = broadcast(state.strength[row + r]);
+        const vec scale = broadcast(scale_log2), strength = broadcast(state.logit_per_bias[row + r]);
         const int64_t visible = state.visible[row + r] - key;
 #pragma GCC unroll 4
         for (int v = 0; v < TILE_VECTORS; ++v) {

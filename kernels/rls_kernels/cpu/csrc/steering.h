@@ -34,13 +34,13 @@ inline int64_t visible_to(const rls_call& call, int64_t query, int64_t length) {
 }
 
 // Fills the memory of KeyRows: `keys` floats a row, zero past `length`.
-inline void steer_keys(float* rows, int64_t keys, const float* bias, float strength, int64_t length) {
+inline void steer_keys(float* rows, int64_t keys, const float* bias, float logit_per_bias, int64_t length) {
     float *logit = rows, *unsteer = rows + keys, *bias_row = rows + 2 * keys;
     const vec zero = broadcast(0), none = broadcast(3e38f);
     vec lowest = none;
     for (int64_t j = 0; j < keys; j += LANES) {
         const vec b = j < length ? load_elements<RLS_FLOAT32>(bias + j, length - j) : zero;
-        const vec l = mul(b, broadcast(strength * LOG2_E));
+        const vec l = mul(b, broadcast(logit_per_bias));
         store(bias_row + j, b);
         store(logit + j, l);
         lowest = min(lowest, first(length - j, l, none));

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rls_bench.machines.machine import Machine
 from rls_bench.problems.problem import Problem
 from rls_bench.records import record
-from rls_bench.runner.flips import flips
+from rls_bench.records.flips import flips
 
 PROBLEM = Problem(1, 4, 2, 7, 9, 16, 16)
 
@@ -28,12 +30,23 @@ def measured(label: str, warm: float, cold: float, scatter: float = 0.001) -> re
 
 
 def test_a_flip_is_told() -> None:
-    (line,) = flips([measured("a", warm=10.0, cold=30.0), measured("b", warm=20.0, cold=25.0)])
-    assert "a is fastest warm, but b is cold" in line
+    (flip,) = flips([measured("a", warm=10.0, cold=30.0), measured("b", warm=20.0, cold=25.0)])
+    assert "a is fastest warm, but b is cold" in flip.title
 
 
 def test_the_same_winner_is_no_flip() -> None:
     assert flips([measured("a", warm=10.0, cold=20.0), measured("b", warm=20.0, cold=25.0)]) == []
+
+
+def test_a_winner_that_is_none_warm_flips_nowhere() -> None:
+    """Warm the two are alike: that one comes out first is luck, and the other may well be the faster cold."""
+    alike = [measured("a", warm=10.0, cold=30.0, scatter=0.02), measured("b", warm=10.1, cold=20.0, scatter=0.02)]
+    assert flips(alike) == []
+
+
+def test_a_raced_backend_is_no_winner() -> None:
+    rival = replace(measured("b", warm=20.0, cold=25.0), stopped="raced")
+    assert flips([measured("a", warm=10.0, cold=30.0), rival]) == []
 
 
 def test_a_difference_within_the_scatter_is_no_flip() -> None:

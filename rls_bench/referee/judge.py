@@ -1,0 +1,175 @@
+"""Judges what a call returned, by rules that are the same for the first call and for one that was timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rls_bench.agreement.judgement import FLOAT32_SLACK, FLOOR_FACTOR, STATS_SLACK, relative_error
+from rls_bench.backends.interface import AttentionStats
+from rls_bench.records.record import Agreement
+from rls_bench.referee import truth
+from rls_bench.referee.contents import Contents, Mix, Units
+from rls_bench.referee.pool import Pool
+from rls_bench.referee.truth import Truth
+
+# How far rows may lie from the plain form, in allowances of their head: all of a head, and a single row, whose error
+# scatters. The plain form itself may err by one floor.
+_HEAD = (FLOOR_FACTOR + 1) / FLOOR_FACTOR
+_ROW = 16.0
+# A row that lies this near to another draw's answer, relative, is the answer to it.
+_ALIKE = 0.02
+STALE = "its result doesn't follow new values in the same input tensors: it was kept from before"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A call's ``output`` [B, Hq, Lq, Dv] and its statistics, in memory of the judge's own."""
+
+    output: Tensor
+    stats: AttentionStats | None = None
+
+
+class Judge:
+    """Knows what is right for every mix of one pool's draws; works a pair of draws out when it is first needed."""
+
+    def __init__(self, pool: Pool, salt: str) -> None:
+        self.pool = pool
+        self._rows = truth.rows_to_judge(pool.problem, salt)
+        self._units = Units.of(pool.problem)
+        self._truths: dict[tuple[int, int | None], Truth] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes that the pool and what is known of it take."""
+        problem = self.pool.problem
+        rows = problem.batch * problem.query_heads * problem.query_length
+        # Six plain outputs in float32: four pairs of draws, and two at λ = 0.
+        return len(self.pool.memory) + 6 * 4 * rows * problem.value_dim
+
+    def look(self) -> None:
+        """Work out what steered backends are judged by."""
+        for query in (0, 1):
+            self._truth(query, None)
+            for bias in (0, 1):
+                self._truth(query, bias)
+
+    def judge(self, result: Result, contents: Contents, steers: bool) -> Agreement:
+        """Whether ``result`` is right for ``contents``; a backend that doesn't steer is judged at λ = 0."""
+        output = result.output
+        if not bool(output.isfinite().all()):
+            bad = int((~output.isfinite()).sum())
+            return failed(f"{bad} of {output.numel()} output elements are not finite, or were never written")
+        mix = Mix.at(contents, self._units.count)
+        first, second = (self._truth(query, contents.bias if steers else None) for query in (0, 1))
+        rows = self._sides(mix)
+        judged_rows = rows.index_select(2, self._rows)
+        exact = _mixed(judged_rows, first.exact.output, second.exact.output)
+        floor = self._floor(judged_rows, exact, first, second)
+        error = relative_error(output.index_select(2, self._rows).double(), exact)
+        ratio = float((error / floor).max())
+        allowed = FLOOR_FACTOR * floor + (FLOAT32_SLACK if output.dtype == torch.float32 else 0.0)
+        reason = ""
+        if bool((error > allowed).any()):
+            reason = f"error is {ratio:.1f} × the floor; at most {FLOOR_FACTOR:g}"
+        else:
+            reason = _stray_rows(output, _mixed(rows, first.plain, second.plain), allowed)
+        if not reason and result.stats is not None:
+            reason = self._stray_stats(result.stats, rows, judged_rows, first, second)
+        if reason and self._was_right_before(output, rows, contents.bias, steers):
+            reason = STALE
+        return Agreement(float(error.max()), float(floor.max()), ratio, passed=not reason, reason=reason)
+
+    def _truth(self, query: int, bias: int | None) -> Truth:
+        """Of a draw of the queries and one of the saliency; None: at λ = 0."""
+        if (query, bias) not in self._truths:
+            inputs = self.pool.inputs(query, bias or 0)
+            given = truth.unsteered(inputs) if bias is None else inputs
+            self._truths[query, bias] = truth.of(given, self._rows)
+        return self._truths[query, bias]
+
+    def _sides(self, mix: Mix) -> Tensor:
+        """Which draw each row's query is of, bool [B, Hq, Lq]."""
+        problem = self.pool.problem
+        shape = problem.batch, problem.query_heads, problem.query_length
+        sides = torch.frombuffer(mix.sides, dtype=torch.uint8).bool().repeat_interleave(self._units.rows)
+        return sides[: shape[0] * shape[1] * shape[2]].reshape(shape)
+
+    def _floor(self, rows: Tensor, exact: Tensor, first: Truth, second: Truth) -> Tensor:
+        """What the dtype itself can do, [B, Hq]: see ``rls_bench.agreement.judgement``."""
+        roundoff = torch.finfo(getattr(torch, self.pool.problem.dtype)).eps / 2
+        by_eager = relative_error(_mixed(rows, first.eager, second.eager), exact)
+        plain, other = (self._truth(query, None) for query in (0, 1))
+        by_plain = relative_error(
+            _mixed(rows, plain.eager, other.eager), _mixed(rows, plain.exact.output, other.exact.output)
+        )
+        return torch.maximum(by_eager, by_plain).clamp_min(roundoff)
+
+    def _stray_stats(
+        self, stats: AttentionStats, rows: Tensor, judged_rows: Tensor, first: Truth, second: Truth
+    ) -> str:
+        """The first statistic that is further off than twice eager's own error, or an empty string."""
+        # Statistics are handed over where the problem asks for them, and then the truth has them too.
+        for each in (first, second):
+            assert each.eager_stats is not None
+            assert each.plain_stats is not None
+        for name in AttentionStats._fields:
+            exact = _mixed(judged_rows, getattr(first.exact, name), getattr(second.exact, name))
+            by_eager = _mixed(judged_rows, getattr(first.eager_stats, name), getattr(second.eager_stats, name))
+            floor = FLOOR_FACTOR * (by_eager - exact).abs().amax()
+            found = getattr(stats, name).double()
+            plain = _mixed(rows, getattr(first.plain_stats, name), getattr(second.plain_stats, name)).double()
+            for seen, wanted, times in ((found.index_select(2, self._rows), exact, 1.0), (found, plain, _HEAD)):
+                allowed = times * floor + times * STATS_SLACK * (1 + wanted.abs())
+                if not bool(((seen - wanted).abs() <= allowed).all()):
+                    worst = float((seen - wanted).abs().max())
+                    return f"stats.{name} is off by {worst:.2g}; at most {float(allowed.min()):.2g}"
+        return ""
+
+    def _was_right_before(self, output: Tensor, rows: Tensor, bias: int, steers: bool) -> bool:
+        """Whether each row of the output is right for one draw or the other, but not for the call's own."""
+
+        def off(wanted: Tensor) -> Tensor:
+            size = wanted.norm(dim=-1)
+            typical = size.square().mean().sqrt()
+            return (output.float() - wanted).norm(dim=-1) > _ALIKE * size.clamp_min(typical)
+
+        for side in (bias, 1 - bias) if steers else (None,):
+            first, second = (self._truth(query, side).plain for query in (0, 1))
+            own = side != 1 - bias and not bool(off(_mixed(rows, first, second)).any())
+            if not own and not bool((off(first) & off(second)).any()):
+                return True
+        return False
+
+
+def _mixed(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Rows of ``second`` where ``rows`` [B, Hq, n] holds, else of ``first``; both [B, Hq, n] or [B, Hq, n, Dv]."""
+    return torch.where(rows[..., None] if first.ndim > rows.ndim else rows, second, first)
+
+
+def _stray_rows(output: Tensor, plain: Tensor, allowed: Tensor) -> str:
+    """What of ``output`` lies further from ``plain`` [B, Hq, Lq, Dv] than ``allowed`` [B, Hq], or an empty string."""
+    allowed = allowed.float()
+    difference, size = (output.float() - plain).norm(dim=-1), plain.norm(dim=-1)
+    whole = size.norm(dim=-1)
+    # As in relative_error: where the answer is all zero, what is written is the error.
+    share = difference.norm(dim=-1) / whole.masked_fill(whole == 0.0, 1.0)
+    if bool((share > _HEAD * allowed).any()):
+        worst = float((share / allowed).max()) * FLOOR_FACTOR
+        return f"error over all rows is {worst:.1f} × the floor; at most {FLOOR_FACTOR * _HEAD:g}"
+    # A row of little weight is measured by the head's mean, lest its own cancellations accuse it.
+    measure = torch.maximum(size, (whole / size.shape[-1] ** 0.5)[..., None])
+    shares = difference / measure.masked_fill(measure == 0.0, 1.0)
+    off = shares > _ROW * allowed[..., None]
+    if not bool(off.any()):
+        return ""
+    batch, head, row = (int(index) for index in off.nonzero()[0])
+    which = f"the first is row {row} of batch {batch}, head {head}"
+    return f"{int(off.sum())} rows are off by up to {float(shares.max()):.2g} of their size; {which}"
+
+
+def failed(reason: str) -> Agreement:
+    """A verdict on what could not be held against anything."""
+    return Agreement(error=None, floor=None, ratio=None, passed=False, reason=reason)
