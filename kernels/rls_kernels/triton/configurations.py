@@ -69,12 +69,12 @@ def prefill(
     partials = 1 if arch == 100 else 8
     if element_bytes == 4:
         # Full float32 runs on the ordinary pipes: a thread holds rows of both tiles, a slice of the head at a time.
-        keys = 32 if head_dim <= 128 else 16
+        keys = 32 if head_dim <= (64 if arch >= 100 else 128) else 16
         queries = 32 if has_eps and head_dim > 128 else 64
         warps = 4 if head_dim <= 64 and not has_eps else 8
         return Configuration(queries, keys, warps, 2, partials, masked_n=keys, slice_d=_SLICE)
     if head_dim > 128:
-        return Configuration(64, 32, 4, 2, partials)
+        return Configuration(64, 32, 8, 2, partials)
     # Sums by dot where instructions bind before tensor throughput does, and where wide heads leave no registers.
     by_dot = (arch in (80, 90, 100) or head_dim > 64) and not exact_sums
     # The narrowest tile that the matrix unit sums into; on sm_90 a wider one compiles to less. Eps keeps a sum of plain
@@ -121,7 +121,7 @@ def columns(arch: int) -> int:
 def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
     """The configuration of the narrow kernel, 16-bit inputs alone."""
     if head_dim > 128:
-        return Configuration(64, 32, 4, 2)
+        return Configuration(64, 32, 8, 2)
     if arch == 90:
         return Configuration(128, 64, 8, 2, bias_early=stats, descriptors=stats and head_dim > 64)
     if arch == 100:
