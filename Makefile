@@ -78,28 +78,36 @@ inspect-regression: setup
 	PYTHONPATH=.asv/base:.asv/base/kernels:.asv/base/baselines $(BIN)/rls-bench inspect $(INSPECT) --json .asv/base.json
 	$(BIN)/rls-bench inspect $(INSPECT) --baseline .asv/base.json
 
-# The rest is what a GPU runner does; DEVICE=cpu tries it anywhere.
+# The rest is what a GPU runner does; DEVICE=cpu tries it anywhere. With OFFLINE=1 nothing is installed and PYTHON's own
+# packages serve, as they must on a machine without a network; the checkout need not be installed there.
+READY := $(if $(OFFLINE),,setup)
+RLS_BENCH := $(if $(OFFLINE),PYTHONPATH=.:kernels:baselines $(PYTHON) -m rls_bench,$(BIN)/rls-bench)
+# The published experiment's shape in bfloat16, which is what runs on a GPU.
+PROFILED ?= published:2
 DEVICE ?= cuda
 SUITE ?= standard
 GPU ?= $(ASV_MACHINE)
 RECORDS ?= .asv/records/$(GPU).jsonl
-BASELINE ?= results/baselines/$(GPU).jsonl
+BEFORE ?= HEAD~1
 
-gpu-agreement: setup
-	$(BIN)/rls-bench conformance $(BACKENDS) --device $(DEVICE)
+# On a GPU those that reach every branch of the launchers, too; elsewhere they would take an hour.
+CASES ?= $(if $(filter cuda,$(DEVICE)),all,small)
+gpu-agreement: $(READY)
+	$(RLS_BENCH) conformance $(BACKENDS) --device $(DEVICE) --cases $(CASES)
 
-gpu-run: setup
+gpu-run: $(READY)
 	rm -f $(RECORDS)
-	$(BIN)/rls-bench run --suite $(SUITE) $(addprefix --backend ,$(BACKENDS)) --probe nvml --probe roofline --probe model --out $(RECORDS) $(RUN)
+	$(RLS_BENCH) run --suite $(SUITE) $(addprefix --backend ,$(BACKENDS)) --probe nvml --probe roofline --probe model --out $(RECORDS) $(RUN)
 
-gpu-profile: setup
-	$(BIN)/rls-bench profile triton --problem published --device $(DEVICE) --probe ncu
+gpu-profile: $(READY)
+	$(RLS_BENCH) profile triton --problem $(PROFILED) --device $(DEVICE) --probe ncu
 
-# 3 says ambiguous: no reason to fail. A GPU without a baseline has nothing to be compared with yet.
-gpu-compare: setup
-	@if test -f $(BASELINE); then \
-	  $(BIN)/rls-bench compare $(BASELINE) $(RECORDS) --format github || test $$? -eq 3; \
-	else echo "::notice::no baseline for $(GPU); commit the uploaded records as $(BASELINE)"; fi
+# This commit and the one before it in one run, for a GPU is not the same from day to day. 3 says ambiguous: no reason to
+# fail.
+gpu-compare: $(READY)
+	@rm -f .asv/records/$(GPU)-ab.*.jsonl
+	$(RLS_BENCH) ab $(BEFORE) --suite $(SUITE) $(addprefix --backend ,$(BACKENDS)) --out .asv/records/$(GPU)-ab --format github $(AB) \
+		|| test $$? -eq 3
 
 sanitize: sanitize-cpu sanitize-triton
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 
 import torch
@@ -106,6 +108,14 @@ class Nameless(Right):
     name = ""
 
 
+class CrashesOnEps(Right):
+    def attend(self, inputs: Inputs) -> Tensor:
+        if inputs.problem.eps:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().attend(inputs)
+
+
+CRASHES_ON_EPS = CrashesOnEps()
 RIGHT = Right()
 FORGETS_MASK = ForgetsMask()
 NO_BACKEND = torch.nn.Identity()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from rls_bench.problems.problem import Problem
 from rls_bench.referee import pool, sealed
@@ -60,3 +61,20 @@ class Judged:
         os.close(tray)
         if not verdict.agreement.passed:  # type: ignore[union-attr]
             reply.status, reply.reason = "wrong", verdict.agreement.reason  # type: ignore[union-attr]
+
+
+class LocalReferee:
+    """A referee without a process of its own, for tests that try many kernels."""
+
+    def __init__(self) -> None:
+        self._service = Service()
+
+    def draw(self, draw: Draw) -> tuple[int, Any]:
+        reply, (memory,) = self._service.answer(draw, [])
+        return os.dup(memory), reply.layout  # type: ignore[union-attr]
+
+    def judge(
+        self, draw: Draw, contents: Contents, tray: int, slot: int, steers: bool, repeats: int | None = None
+    ) -> Any:
+        reply, _ = self._service.answer(JudgeResult(draw, contents, slot, steers, repeats), [tray])
+        return reply.agreement  # type: ignore[union-attr]

@@ -69,6 +69,9 @@ def row_statistics(scores: Tensor, steered: Tensor, visible: Tensor | None) -> t
     if visible is not None:
         # 0 · -inf is NaN: a hidden key's weight is 0, so any finite logarithm serves.
         log_a, log_steered = log_a.masked_fill(~visible, 0.0), log_steered.masked_fill(~visible, 0.0)
+        # A row that sees nothing has no logarithm, and would have a gradient of NaN.
+        unseeing = ~visible.any(-1, keepdim=True)
+        scores, steered = scores.masked_fill(unseeing, 0.0), steered.masked_fill(unseeing, 0.0)
     statistics = (
         scores.logsumexp(-1),
         steered.logsumexp(-1),

@@ -46,18 +46,23 @@ def math_attention(
     return _math(query, key, value, mask, 0.0, is_causal, None, scale=scale, enable_gqa=grouped)[0]
 
 
-def efficient_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: float) -> Tensor:
-    """By the memory-efficient CUDA kernel; ``mask`` in query's dtype."""
-    keys = key.shape[2]
-    mask = pad_columns(dense(mask), -keys % _ALIGNMENT)[..., :keys].expand(*query.shape[:3], keys)
+def efficient_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float, is_causal: bool = False
+) -> Tensor:
+    """By the memory-efficient CUDA kernel; ``mask`` in query's dtype, or ``is_causal``, top-left aligned."""
+    if mask is not None:
+        keys = key.shape[2]
+        mask = pad_columns(dense(mask), -keys % _ALIGNMENT)[..., :keys].expand(*query.shape[:3], keys)
     query, key, value = dense(query), dense(key), dense(value)
-    return _efficient(query, key, value, mask, _needs_grad(query, key, value), 0.0, False, scale=scale)[0]
+    return _efficient(query, key, value, mask, _needs_grad(query, key, value), 0.0, is_causal, scale=scale)[0]
 
 
-def cudnn_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: float) -> Tensor:
-    """By cuDNN's kernel."""
-    query, key, value = dense(query), dense(key), dense(value)
-    return _cudnn(query, key, value, dense(mask), _needs_grad(query, key, value), 0.0, False, False, scale=scale)[0]
+def cudnn_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float, is_causal: bool = False
+) -> Tensor:
+    """By cuDNN's kernel; a mask or ``is_causal``, top-left aligned."""
+    query, key, value, mask = dense(query), dense(key), dense(value), None if mask is None else dense(mask)
+    return _cudnn(query, key, value, mask, _needs_grad(query, key, value), 0.0, is_causal, False, scale=scale)[0]
 
 
 def dense(tensor: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
+from rls_bench.backends import sources
 from rls_bench.backends.asking import last_words
 from rls_bench.backends.interface import Backend
 from rls_bench.errors import BackendUnavailable, UnknownBackend
@@ -18,7 +21,20 @@ LOADED: dict[str, Backend] = {}
 
 @cache
 def _entries() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {entry.name: entry for entry in (*_of_checkout(), *entry_points(group=GROUP))}
+
+
+def _of_checkout() -> list[EntryPoint]:
+    """Our own, as the pyproject.toml of a checkout has them: one that was never installed has no others."""
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    if not project.is_file():
+        return []
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    groups = tomllib.loads(project.read_text()).get("project", {}).get("entry-points", {})
+    return [EntryPoint(name, place, GROUP) for name, place in groups.get(GROUP, {}).items()]
 
 
 def names() -> list[str]:
@@ -27,7 +43,11 @@ def names() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Raise UnknownBackend unless ``name`` is registered or reads ``module:attribute``; loads nothing."""
+    """Raise UnknownBackend unless ``name`` is registered or reads ``module:attribute``; loads nothing.
+
+    Either may be followed by ``@`` and the tree of sources to load it from (see sources.py).
+    """
+    name = name.partition(sources.MARK)[0]
     if name not in _entries() and ":" not in name:
         raise UnknownBackend(f"backend: wanted one of {', '.join(names())}, or MODULE:ATTRIBUTE; got {name!r}")
 
@@ -51,6 +71,9 @@ def get(name: str) -> Backend:
 def find(name: str) -> Any:
     """What stands where ``name`` says, a Backend or not; raises as ``get`` does, with the module's last words."""
     check_name(name)
+    name, _, tree = name.partition(sources.MARK)
+    if tree:
+        sources.enter(tree)
     place = _entries()[name].value if name in _entries() else name
     module, _, attribute = place.partition(":")
     try:

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rls_bench.backends.derivatives import differentiable, refuse_tangents
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Support, no
-from rls_bench.errors import BackendUnavailable
+from rls_bench.backends.ranges import can_be_read, refuse_beyond
+from rls_bench.errors import BackendUnavailable, BackendUnsupported
+from rls_bench.problems.binding import largest
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
 _INTERPRETED = "runs in Triton's interpreter here: correct, never timed"
+_INTERPRETS = Support(True, _INTERPRETED)
+_OLD_INTERPRETER = (
+    "the interpreter of Triton before 3.7 fails with numpy 2.4 and later: pip install 'numpy<2.4', or a later Triton"
+)
 _WIDEST_HEAD = 256
+# Rows or keys that one block of a kernel holds at most, and a stride below which no block reaches 2^31 elements.
+_LARGEST_BLOCK = 256
+_FAR = 2**31 // _LARGEST_BLOCK // 4
+# Of a bias and of a strength.
+_MOST_NUMBER = 2.0**44
+_LEAST_NUMBER = 2.0**-60
+# Statistics are of scores that have λb taken off again: what rounding leaves of those is 1e-3 here.
+_MOST_BESIDE_STATISTICS = 2.0**13
+
+
+def _interpreter_fails(triton: str, numpy: str) -> bool:
+    """Whether Triton's interpreter asks numpy for a conversion that numpy gave up in 2.4."""
+    found = [tuple(int(part) for part in text.split(".")[:2]) for text in (triton, numpy)]
+    return found[0] < (3, 7) and found[1] >= (2, 4)
 
 
 class Triton(Backend):
@@ -33,7 +56,9 @@ class Triton(Backend):
         """Triton, and CUDA or else its interpreter, which a worker process is started with."""
         if find_spec("triton") is None:
             return no("needs Triton: pip install triton (Linux)")
-        return YES if torch.cuda.is_available() else Support(True, _INTERPRETED)
+        if torch.cuda.is_available():
+            return YES
+        return no(_OLD_INTERPRETER) if _interpreter_fails(version("triton"), version("numpy")) else _INTERPRETS
 
     def supports(self, problem: Problem) -> Support:
         """Every mask, layout, eps, statistic and gradient; head dims up to 256."""
@@ -65,7 +90,9 @@ class Triton(Backend):
 
         problem = inputs.problem
         refuse_tangents(self.name, inputs)
-        tensors = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength, inputs.key_lengths)
+        bias, strength = _in_range(inputs)
+        operands = (near(tensor) for tensor in (inputs.query, inputs.key, inputs.value, bias, strength))
+        tensors: tuple[Any, ...] = (*operands, inputs.key_lengths)
         options: dict[str, Any] = {
             "scale": inputs.scale,
             "eps": problem.eps,
@@ -80,6 +107,43 @@ class Triton(Backend):
         if inputs.query.device.type == "cuda" and not torch.compiler.is_compiling():
             call()
         return call
+
+
+def near(tensor: Tensor) -> Tensor:
+    """``tensor``, or a copy where its rows lie so far apart that an offset inside of a block leaves 32 bits."""
+    if all(abs(stride) < _FAR for stride in tensor.stride()):
+        return tensor
+    reach = sum(
+        abs(stride) * min(size, _LARGEST_BLOCK)
+        for stride, size in zip(tensor.stride()[2:], tensor.shape[2:], strict=True)
+    )
+    return tensor if reach < 2**31 else tensor.contiguous()
+
+
+def _in_range(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Bias and strength as the kernels can carry them, where they can be read: λ b over the scale, in powers of two,
+    must leave float32 room. What lies beyond saturates where that changes no order, and is refused elsewhere.
+    """
+    bias, strength = inputs.bias, inputs.strength
+    if not can_be_read(inputs):
+        return bias, strength
+    refuse_beyond("triton", "scale", inputs.scale, 2.0**20)
+    refuse_beyond("triton", "1 / scale", 1 / inputs.scale, 2.0**20)
+    largest_bias, largest_strength = largest(bias), largest(strength)
+    if inputs.problem.return_stats:
+        refuse_beyond("triton", "λb beside statistics", largest_bias * largest_strength, _MOST_BESIDE_STATISTICS)
+    if max(largest_bias, largest_strength) <= _MOST_NUMBER:
+        return bias, strength
+    # The strength takes of the bias what it has room for: a power of two, which rounds nothing.
+    exponent = math.floor(math.log2(_MOST_NUMBER / max(largest_strength, _LEAST_NUMBER)))
+    bias, strength = bias * 2.0**-exponent, strength * 2.0**exponent
+    beyond = bias[bias.abs() > _MOST_NUMBER].unique()
+    if beyond.numel() > beyond.sign().unique().numel():
+        raise BackendUnsupported(
+            f"backend 'triton': λb goes up to {_MOST_NUMBER**2:.3g} in its kernels, and several values lie beyond, of "
+            f"which the largest is {largest_bias * largest_strength:.3g}; they would count alike"
+        )
+    return bias.clamp(-_MOST_NUMBER, _MOST_NUMBER), strength
 
 
 BACKEND = Triton()

@@ -258,9 +258,9 @@ def _certain_regret(cells: Sequence[Cell], chosen: str) -> tuple[float, str, str
     return max(found, default=(0.0, "", ""))
 
 
-def is_certainly_slower(cell: Cell, chosen: str, by: float) -> bool:
-    """Whether some rival beats ``chosen`` on ``cell`` by more than ``by``, relative, at 99 % confidence."""
-    return any(ratio.interval(0.99).low > 1 + by for _, ratio in _over_rivals(cell, chosen))
+def is_certainly_slower(cell: Cell, chosen: str) -> bool:
+    """Whether some rival beats ``chosen`` on ``cell``, at 99 % confidence."""
+    return any(ratio.interval(0.99).low > 1 for _, ratio in _over_rivals(cell, chosen))
 
 
 def _over_rivals(cell: Cell, chosen: str) -> Iterator[tuple[str, Estimate]]:

@@ -83,7 +83,7 @@ def _of_machine(records: list[Record], limits: Limits, question: Question) -> Ev
     cells: dict[Problem, Cell] = {}
     told: dict[tuple[Problem, str], list[Record]] = {}
     for entry in records:
-        if entry.backend != FLOOR:
+        if entry.backend != FLOOR and entry.steers:
             problem = replace(entry.problem, name="", seed=0)
             cells.setdefault(problem, Cell(problem))
             told.setdefault((problem, entry.backend), []).append(entry)

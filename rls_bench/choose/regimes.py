@@ -81,4 +81,4 @@ def _holds(cells: list[Cell], objective: Objective) -> bool:
     if objective != "latency":
         return found.worst_regret <= allowed
     chosen = found.backend
-    return not any(is_certainly_slower(cell, chosen, allowed) for cell in cells)
+    return found.worst_regret <= allowed or not any(is_certainly_slower(cell, chosen) for cell in cells)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import typer
 
 from rls_bench.cli import (
+    ab,
     choose,
     compare,
     conformance,
@@ -18,6 +19,7 @@ from rls_bench.cli import (
     run,
     show,
     suites,
+    survey,
     sweep,
 )
 from rls_bench.cli import list as listing
@@ -47,9 +49,11 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
         ("run", run.run, "Every backend on a suite: agreement, then time."),
         ("conformance", conformance.conformance, "The cases that every backend must get right."),
         ("profile", profile.profile, "Probes on one call, or an Nsight report read."),
+        ("survey", survey.survey, "A new machine in minutes: all of it, on one page."),
     ],
     "Decide": [
         ("compare", compare.compare, "Did a commit slow anything, as an exit code."),
+        ("ab", ab.ab, "The same, of two commits measured at once."),
         ("choose", choose.choose, "Which backend to run; writes the policy of auto."),
         ("report", report.report, "The evidence on one page."),
     ],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rls_bench.cli import documents
+from rls_bench.cli import documents, outputs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,17 +58,18 @@ def choose(
 ) -> None:
     """Choose a backend for each machine and regime, or abstain and say which run would settle it."""
     limits = (max_error, None if max_memory is None else size(max_memory))
+    outputs.check_file(policy, "--policy")
     from rls_bench.choose import Limits, as_policy, gather
     from rls_bench.choose import choose as decide_all
     from rls_bench.cli.console import Console
-    from rls_bench.errors import PolicyError, RecordError
+    from rls_bench.errors import PolicyError
     from rls_bench.policy import file as policy_file
     from rls_bench.records import record
 
     skipped: list[record.Skipped] = []
-    records = [entry for path in files for entry in record.read(path, skipped)]
+    records = record.read_all(files, skipped)
     if not records:
-        raise RecordError(f"{', '.join(map(str, files))}: wanted at least one record; got none")
+        raise record.none_in(files, skipped)
     machines = gather(records, Limits(*limits), question.value)
     if policy and len(machines) > 1:
         titles = "; ".join(found.machine.title for found in machines)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rls_bench.cli import documents
+
+if TYPE_CHECKING:
+    from rls_bench.compare import Comparison
 
 
 class Format(str, Enum):
@@ -45,15 +48,29 @@ def compare(
     across_machines: Annotated[
         bool, typer.Option(help="Compare even if the two come from different machines.")
     ] = False,
+    may_go: Annotated[
+        list[str] | None, typer.Option(help="A backend whose cells NEW may lack; repeat for several.")
+    ] = None,
 ) -> None:
-    """Judge each cell of NEW against BASE. Exit codes: 0 none slower, 1 slower or broken, 3 ambiguous only, 2 usage."""
+    """Judge each cell of NEW against BASE.
+
+    Exit codes: 0 none slower, 1 slower or broken, 3 ambiguous only, 4 cells are gone, 2 usage.
+    """
     margin = share(threshold)
     output = Format.json if json else output
     from rls_bench.compare import compare as judge
-    from rls_bench.compare import load, render
+    from rls_bench.compare import load
 
     sides = (load(path, across_machines=across_machines) for path in (base, new))
-    comparison = judge(*sides, threshold=margin, across_machines=across_machines, strict=strict)
+    comparison = judge(*sides, threshold=margin, across_machines=across_machines, strict=strict, may_go=may_go or ())
+    write(comparison, output)
+    raise typer.Exit(comparison.exit_code)
+
+
+def write(comparison: Comparison, output: Format) -> None:
+    """Print ``comparison`` in the form asked for."""
+    from rls_bench.compare import render
+
     if output is Format.text:
         from rls_bench.cli.console import Console
 
@@ -64,7 +81,6 @@ def compare(
         documents.write(render.markdown(comparison))
     else:
         _write_github(render.annotations(comparison), render.markdown(comparison))
-    raise typer.Exit(comparison.exit_code)
 
 
 def _write_github(commands: str, summary: str) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rls_bench.cli import outputs
+
 if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.table import Table
@@ -43,6 +45,8 @@ def evaluate(
     from rls_bench.evaluation.evaluation import Run
 
     console, errors = Console(), Console(stderr=True)
+    outputs.check_folder(out, "--out")
+    outputs.check_file(document, "--document")
     start = time.perf_counter()
 
     def log(message: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rls_bench.cli import outputs
 from rls_bench.errors import InspectionError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def inspect(
     from rls_bench.inspector import cases, tables
     from rls_bench.inspector.occupancy import LIMITS
 
+    outputs.check_file(json, "--json")
+    outputs.check_file(chart, "--chart")
     before = baselines.read(baseline) if baseline else None
     wanted = cases.select(cases.shipped([name for name in arch or LIMITS if name in LIMITS]), only or [])
     if only and not wanted:

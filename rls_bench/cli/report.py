@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rls_bench.cli import documents
+from rls_bench.cli import documents, outputs
 
 
 class Format(str, Enum):
@@ -34,6 +34,8 @@ def report(
         raise typer.BadParameter("wanted --html OUT, or --format png|csv|parquet|markdown")
     if form in (Format.png, Format.parquet) and out is None:
         raise typer.BadParameter(f"--format {form.value} wanted --out, a {'folder' if form is Format.png else 'file'}")
+    outputs.check_file(page, "--html")
+    (outputs.check_folder if form is Format.png else outputs.check_file)(out, "--out")
     from rls_bench import report as reports
     from rls_bench.errors import RlsBenchError
     from rls_bench.escape import one_line

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from rls_bench.cli import problem_argument
+from rls_bench.cli import outputs, problem_argument
+from rls_bench.cli.main import INTERRUPTED
 
 if TYPE_CHECKING:
-    from rls_bench.cli.console import Console
-    from rls_bench.runner import Plan, Summary
+    from rls_bench.runner import Event, Plan
+
+Outcome = TypeVar("Outcome")
 
 
 def run(
@@ -68,7 +71,13 @@ def run(
         )
         plan = _plan(chosen, backend, dtype, inputs, budget, launches, seed, race, probe)
         path = out or Path("results") / f"{datetime.now():%Y-%m-%dT%H-%M-%S}.jsonl"
-    summary = _run_with_progress(console, runner.run, plan, path, resume is not None)
+    outputs.check_file(path, "--out")
+    try:
+        summary = with_progress(lambda progress: runner.run(plan, path, resume=resume is not None, progress=progress))
+    except KeyboardInterrupt:
+        kept = f"what was measured is kept; rls-bench run --resume {path} goes on"
+        console.print(kept if _has_journal(path) else "nothing was measured yet", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
     groups = tables.by_problem(summary.records)
     latencies = Latencies(summary.records)
     for group in groups:
@@ -79,6 +88,10 @@ def run(
     console.print(f"records: {path}", soft_wrap=True)
     for group in groups:
         console.print(tables.verdict(group, summary.noise_floor, latencies), soft_wrap=True)
+    if summary.interrupted:
+        rest = f"; rls-bench run --resume {path} goes on with {summary.unmeasured} more" if summary.unmeasured else ""
+        console.print(f"interrupted: {len(summary.records)} records are kept in {path}{rest}", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
     if any(record.status in tables.BROKEN for record in summary.records):
         raise typer.Exit(1)
 
@@ -95,12 +108,17 @@ def _plan(
     probes: list[str] | None,
 ) -> Plan:
     from rls_bench.backends import registry
+    from rls_bench.probes import registry as probe_registry
     from rls_bench.runner import Plan
 
     # What is left out leaves a problem its own.
     changes: dict[str, Any] = {"inputs": inputs, "seed": seed, "dtype": dtype}
     changes = {name: value for name, value in changes.items() if value is not None}
     problems = [replace(problem, **changes) for problem in chosen.problems]
+    for name in {*(probes or ())} - {*probe_registry.names()}:
+        raise typer.BadParameter(f"--probe: wanted one of {', '.join(probe_registry.names())}; got {name!r}")
+    if backends and len({*backends}) < len(backends):
+        raise typer.BadParameter(f"--backend: wanted each name once; got {', '.join(backends)}")
     return Plan(
         # A dtype for all can make two problems of a suite the same work.
         problems=list({problem.key: problem for problem in problems}.values()),
@@ -123,8 +141,18 @@ def _unfinished(path: Path) -> Plan:
     return plan
 
 
-def _run_with_progress(console: Console, run: Any, plan: Plan, path: Path, resume: bool) -> Summary:
+def _has_journal(path: Path) -> bool:
+    """Whether a run beside ``path`` has begun to take notes."""
+    from rls_bench.runner import journal
+
+    return journal.is_begun(path)
+
+
+def with_progress(run: Callable[[Callable[[Event], None]], Outcome]) -> Outcome:
+    """What ``run`` returns, which tells how far it is meanwhile."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from rls_bench.cli.console import Console
 
     columns = (
         TextColumn("{task.description}"),
@@ -132,12 +160,6 @@ def _run_with_progress(console: Console, run: Any, plan: Plan, path: Path, resum
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=Console(), transient=True) as progress:
         task = progress.add_task("starting", total=1.0)
-        summary: Summary = run(
-            plan,
-            path,
-            resume=resume,
-            progress=lambda event: progress.update(task, completed=event.share, description=event.message[:60]),
-        )
-    return summary
+        return run(lambda event: progress.update(task, completed=event.share, description=event.message[:60]))

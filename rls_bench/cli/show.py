@@ -26,7 +26,7 @@ def show(
     from rls_bench.records.latency import Latencies
 
     skipped: list[record.Skipped] = []
-    records = [entry for path in files for entry in record.read(path, skipped)]
+    records = record.read_all(files, skipped)
     if json:
         import msgspec
 
@@ -42,9 +42,13 @@ def show(
         if first.run not in seen:
             seen.add(first.run)
             commit = f", commit {first.commit[:12]}" if first.commit else ""
+            if first.commit_unknown:
+                commit = f", commit unknown ({first.commit_unknown})"
             console.print(
                 f"\nrun {first.run}, {first.created}, {first.machine.title}{commit}", style="bold", soft_wrap=True
             )
+            for warning in first.warnings:
+                console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
         tables.show(console, group, first.noise_floor, latencies)
         console.print(tables.verdict(group, first.noise_floor, latencies), soft_wrap=True)
     for bad in skipped:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rls_bench.cli import outputs
+
 PUBLISHED = "0,0.05,0.1,0.15,0.25,0.4,0.6,0.8,1"
 
 
@@ -48,6 +50,7 @@ def sweep(
         raise typer.BadParameter(f"--overhead-rounds: wanted 0, or 2 and more for an interval; got {overhead_rounds}")
     if backend is not None and eps is not None:
         raise typer.BadParameter("a backend's statistics describe eps = 0; leave --eps out beside --backend")
+    outputs.check_folder(out, "--out")
     try:
         settings = experiment.Settings(
             length=length,

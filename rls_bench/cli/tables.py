@@ -104,7 +104,7 @@ def verdict(records: Sequence[Record], noise_floor: float | None = None, latenci
         (
             (latency, record)
             for record in records
-            if record.label == record.backend and record.backend != FLOOR and record.status == "ok" and questions
+            if record.label == record.backend and _competes(record) and record.status == "ok" and questions
             if (latency := latencies.estimate(record, questions[0])) is not None
         ),
         key=lambda found: (found[1].stopped == "raced", found[0].mean),
@@ -123,6 +123,11 @@ def verdict(records: Sequence[Record], noise_floor: float | None = None, latenci
     same = f" (not to be told from {', '.join(tied)})" if tied else ""
     shown = _three_digits(math.exp(best.mean) / 1e6)
     return f"{where}: fastest correct backend is {fastest.backend}, {shown} ms{cost}{same}"
+
+
+def _competes(record: Record) -> bool:
+    """Whether a backend does what is asked: plain attention is faster for leaving it out."""
+    return record.backend != FLOOR and record.steers
 
 
 def without_twins(records: Sequence[Record]) -> list[Record]:
@@ -186,6 +191,8 @@ def _notes(record: Record) -> list[str]:
         "raced": "more than 1.5 × the best beyond doubt, so that sampling ended early and the interval is wide",
     }
     notes = [f"{record.status}: {record.reason}" if record.reason else "", stops.get(record.stopped, "")]
+    if not record.steers and record.backend != FLOOR:
+        notes.append("doesn't steer: it was judged at λ = 0, and is no winner")
     if record.rejected:
         notes.append(f"{record.rejected} throttled samples rejected")
     return [note for note in notes if note]

@@ -46,6 +46,7 @@ def notes(base: Source, new: Source, unjudged: int) -> list[str]:
     for side in (base, new):
         if side.skipped:
             lines.append(f"{side.path}: {side.skipped} unreadable lines left out")
+            lines.append(f"{side.path}: {side.first_skipped}")
         if side.older:
             older = ", ".join(commit[:12] for commit in side.older)
             lines.append(f"{side.path} holds older commits, too ({older}): of each cell the newest commit was judged")

@@ -11,7 +11,17 @@ import msgspec
 from rls_bench.errors import RecordError
 from rls_bench.machines.machine import Machine
 from rls_bench.problems.problem import Problem
-from rls_bench.records.record import SCHEMA, Question, Status
+from rls_bench.records.record import (
+    SCHEMA,
+    UNREADABLE,
+    Identity,
+    Nanoseconds,
+    Question,
+    Share,
+    Status,
+    another,
+    identity,
+)
 from rls_bench.records.standing import Entry, Evidence, Standing, entry_of, floors_of, standing
 
 
@@ -46,6 +56,10 @@ class Source:
     cells: dict[Key, Cell]
     skipped: int
     older: tuple[str, ...] = ()
+    # The first line that was left out, and why.
+    first_skipped: str = ""
+    # What its runs were told of the machine while they measured.
+    warnings: tuple[str, ...] = ()
 
     @property
     def commit(self) -> str:
@@ -66,14 +80,16 @@ class _Line(msgspec.Struct, gc=False):
     machine: msgspec.Raw
     problem: msgspec.Raw
     backend: str
+    label: str
     status: Status
     created: str = ""
     reason: str = ""
     commit: str | None = None
     dirty: bool = False
-    samples_ns: dict[Question, list[list[float]]] = {}
-    noise_floor: float | None = None
-    noise_floors: dict[Question, float] = {}
+    samples_ns: dict[Question, list[list[Nanoseconds]]] = {}
+    noise_floor: Share | None = None
+    noise_floors: dict[Question, Share] = {}
+    warnings: list[str] = []
 
 
 _LINE = msgspec.json.Decoder(_Line)
@@ -91,23 +107,33 @@ def load(path: Path, *, across_machines: bool = False) -> Source:
     skipped, first_reason = 0, ""
     try:
         with path.open("rb") as file:
-            for line in file:
+            for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
                 try:
-                    side.add(_LINE.decode(line))
-                except (msgspec.MsgspecError, ValueError) as error:
-                    skipped, first_reason = skipped + 1, first_reason or str(error)
+                    side.add(_LINE.decode(line), hash(line.strip()))
+                except UNREADABLE as error:
+                    skipped, first_reason = skipped + 1, first_reason or f"line {number}: {error}"
     except OSError as error:
         raise RecordError(f"results file {path}: cannot be read ({error.strerror})") from error
     if not side.entries:
-        bad = f"; {skipped} lines could not be read, the first: {first_reason}" if skipped else ""
+        bad = f"; {skipped} lines could not be read, first {first_reason}" if skipped else ""
         raise RecordError(f"results file {path}: wanted at least one record; got none{bad}")
     cells = {key: Cell(side.titles[key], standing(entries)) for key, entries in side.entries.items()}
     commits = dict.fromkeys(cell.standing.commit for cell in cells.values() if cell.standing.commit)
     older = dict.fromkeys(commit for cell in cells.values() for commit in cell.standing.older if commit)
     hardware = {fingerprint: machine for machine, fingerprint in side.machines.values()}
-    return Source(path, tuple(commits), tuple(side.floors), hardware, cells, skipped, tuple(older))
+    return Source(
+        path,
+        tuple(commits),
+        tuple(side.floors),
+        hardware,
+        cells,
+        skipped,
+        tuple(older),
+        first_reason,
+        tuple(side.warnings),
+    )
 
 
 class _Side:
@@ -121,12 +147,22 @@ class _Side:
         self.entries: dict[Key, list[Entry]] = {}
         # A run's floors hold for all its cells, though only later lines may carry them: one dictionary for all.
         self.floors: dict[str, dict[Question, float]] = {}
+        self.contents: dict[Identity, int] = {}
+        self.warnings: dict[str, None] = {}
 
-    def add(self, line: _Line) -> None:
+    def add(self, line: _Line, content: int) -> None:
         if line.schema != SCHEMA:
             raise ValueError(f"schema {line.schema}; this version reads {SCHEMA}")
         work, title = self._work(bytes(line.problem))
         fingerprint = self._fingerprint(bytes(line.machine))
+        same = identity(line.run, line.label, line.status, work, bytes(line.machine))
+        if (known := self.contents.get(same)) is not None:
+            # Given twice, it is no more evidence.
+            if known != content:
+                raise ValueError(another(line.run, line.label, title))
+            return
+        self.contents[same] = content
+        self.warnings.update(dict.fromkeys(line.warnings))
         key = Key("" if self.across_machines else fingerprint, work, line.backend)
         floors = self.floors.setdefault(line.run, {})
         for question, floor in floors_of(line).items():
@@ -137,6 +173,7 @@ class _Side:
     def _work(self, raw: bytes) -> tuple[str, str]:
         if raw not in self.works:
             problem = _PROBLEM.decode(raw)
+            problem.check()
             work = replace(problem, device="") if self.across_machines else problem
             self.works[raw] = work.key, problem.title
         return self.works[raw]

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from rls_bench.compare.controls import Control, control
+from rls_bench.compare.disturbance import complaints, moved_floors
 from rls_bench.compare.notes import HARDWARE, cautions, differences, notes
 from rls_bench.compare.ratios import FEWEST_UNITS, Ratios, ratios
 from rls_bench.compare.sources import Cell, Key, Source
@@ -69,6 +70,8 @@ class Comparison:
     # What to know before any verdict: all cells moved, or the machine did.
     cautions: list[str] = field(default_factory=list)
     strict: bool = False
+    # Backends whose cells may go.
+    may_go: frozenset[str] = frozenset()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -78,10 +81,12 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """1 where a cell is slower or broken, 3 where none is but some are ambiguous, else 0."""
+        """1 where a cell is slower or broken; else 4 where one is gone that may not, 3 where one is ambiguous, or 0."""
         verdicts = self.counts.keys()
         if verdicts & {"SLOWER", "BROKEN"}:
             return 1
+        if any(row.verdict == "GONE" and row.backend not in self.may_go for row in self.rows):
+            return 4
         return 3 if "AMBIGUOUS" in verdicts else 0
 
 
@@ -117,11 +122,19 @@ class _Finding(NamedTuple):
 
 
 def compare(
-    base: Source, new: Source, *, threshold: float = 0.03, across_machines: bool = False, strict: bool = False
+    base: Source,
+    new: Source,
+    *,
+    threshold: float = 0.03,
+    across_machines: bool = False,
+    strict: bool = False,
+    may_go: Iterable[str] = (),
 ) -> Comparison:
     """Judge every cell of ``new`` against ``base``; both must have been loaded with the same ``across_machines``.
 
     ``strict`` calls a cell faster or slower only where it is so by more than ``threshold`` among all cells together.
+
+    ``may_go`` names backends whose loss is meant. Where the machine was disturbed, no cell is called slower or faster.
 
     Raises ValueError for a threshold outside (0, 1) and RecordError where the two share no machine or no cell.
     """
@@ -135,15 +148,31 @@ def compare(
     unjudged = 0
     # Dictionaries keep the order of the files, sets would not.
     for key in {**base.cells, **new.cells}:
-        found, measured = _match(key, base.cells.get(key), new.cells.get(key))
+        found, measured = match(key, base.cells.get(key), new.cells.get(key))
         rows += found
         pairs += measured
         unjudged += not found and not measured
     controls = _controls(pairs)
     judged = _judge(pairs, threshold, controls, strict)
+    disturbed, moved = complaints(base, new), moved_floors(judged, base, new)
+    # A machine that was equally busy for both slows both; the intervals know how much it scatters.
+    uneven = disturbed[0] if bool(base.warnings) != bool(new.warnings) else ""
+    judged = [_doubted(row, uneven or moved.get(row.machine, "")) for row in judged]
     rows = sorted(rows + judged, key=lambda row: (ORDER.index(row.verdict), row.problem, row.backend, row.question))
-    told = cautions({(base.title(machine), question): found for (machine, question), found in controls.items()})
-    return Comparison(base, new, threshold, across_machines, rows, notes(base, new, unjudged), told, strict)
+    told = [*disturbed, *moved.values()]
+    told += cautions({(base.title(machine), question): found for (machine, question), found in controls.items()})
+    return Comparison(
+        base, new, threshold, across_machines, rows, notes(base, new, unjudged), told, strict, frozenset(may_go)
+    )
+
+
+def _doubted(row: Row, why: str) -> Row:
+    """``row``, or where it holds the machine's difference for the code's, an ambiguous one."""
+    if not why or row.verdict not in ("SLOWER", "FASTER"):
+        return row
+    return row._replace(
+        verdict="AMBIGUOUS", reason=f"{row.verdict.lower()}, but {why}; measure both on a quiet machine"
+    )
 
 
 def _check_machines(base: Source, new: Source, across_machines: bool) -> None:
@@ -160,7 +189,7 @@ def _check_machines(base: Source, new: Source, across_machines: bool) -> None:
         )
 
 
-def _match(key: Key, before: Cell | None, after: Cell | None) -> tuple[list[Row], list[_Pair]]:
+def match(key: Key, before: Cell | None, after: Cell | None) -> tuple[list[Row], list[_Pair]]:
     """The rows of one cell that need no statistics, and its pairs that do."""
     title = (after or before).title  # type: ignore[union-attr]
 
@@ -279,7 +308,7 @@ def _verdict(pair: _Pair, found: _Finding, threshold: float, strict: bool) -> tu
         return "AMBIGUOUS", "a latency or a noise floor is no number; measure again"
     margin = math.log1p(threshold)
     if -margin < found.low and found.high < margin:
-        return "SAME", f"within {_percent(math.expm1(max(found.high, -found.low)))}"
+        return "SAME", f"within {percent(math.expm1(max(found.high, -found.low)))}"
     # How far beyond the near end of the interval is, to the side of the estimate.
     size, bound = abs(found.centre), found.low if found.centre > 0 else -found.high
     if bound <= margin:
@@ -297,11 +326,11 @@ def _verdict(pair: _Pair, found: _Finding, threshold: float, strict: bool) -> tu
     if found.shift and abs(found.centre - found.shift) - (size - bound) <= margin:
         beside = f", but no more than the median cell, which moved by {math.expm1(found.shift):+.1%}"
     if found.centre > 0:
-        return "SLOWER", f"by at least {_percent(math.expm1(bound))}{beside}"
-    return "FASTER", f"by at least {_percent(-math.expm1(-bound))}{beside}"
+        return "SLOWER", f"by at least {percent(math.expm1(bound))}{beside}"
+    return "FASTER", f"by at least {percent(-math.expm1(-bound))}{beside}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Two digits that count: 3.4 %, 0.039 %."""
     return f"{100 * share:.2g} %" if abs(share) < 0.1 else f"{100 * share:.0f} %"
 

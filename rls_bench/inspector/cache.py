@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,14 @@ class Cache:
             return None
 
     def put(self, case: Case, inspection: Inspection) -> None:
-        """Keep ``inspection``; two processes may keep the same one at a time."""
+        """Keep ``inspection`` where that can be; two processes may keep the same one at a time."""
         path = self._path(case)
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(msgspec.json.encode(inspection))
-        part.replace(path)
+        # A cache that cannot be written only costs the time of the next inspection.
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(msgspec.json.encode(inspection))
+            part.replace(path)
 
     def _path(self, case: Case) -> Path:
         # Triton's key of the function covers its source and that of every function it calls.

@@ -16,6 +16,7 @@ from rls_bench.attention import steered_attention
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Launch
 from rls_bench.integrations.passes import Arguments, Stream
+from rls_bench.integrations.statistics import PassRecord, Statistics
 from rls_bench.integrations.visibility import View, Visibility, read_mask, without_mask
 from rls_bench.policy import dispatch
 from rls_bench.problems.binding import bind
@@ -56,6 +57,7 @@ class Pass:
     step: int
     strengths: list[float | Tensor]
     openness: Tensor | None = None
+    record: PassRecord | None = None
     # Of layers, [B] each.
     signals: dict[int, Tensor] = field(default_factory=dict)
     # Whether a layer asked for its steered output; whether gradient checkpointing runs the layers again.
@@ -104,6 +106,10 @@ class Pass:
             self._biases[name] = bias[0] if rows == 1 else bias.repeat_interleave(self.batch // rows, 0)
         return self._biases[name]
 
+    def records(self, view: View) -> bool:
+        """Whether a call is to give statistics: it has the last query, and its layer runs for the first time."""
+        return view.queries.stop == self.query_length and not self.replayed
+
     def let_go(self) -> None:
         """Drop what holds a layer's tensors."""
         self._seen.clear()
@@ -127,6 +133,7 @@ class Control:
         schedule: Schedule | MassSchedule | None = None,
         backend: str = "auto",
         pad_bias: bool = False,
+        stats: bool = False,
     ) -> None:
         self.bias = bias
         self._strength = strength
@@ -136,6 +143,9 @@ class Control:
         self._schedule = constant() if schedule is None or isinstance(schedule, MassSchedule) else schedule
         self._backend = backend
         self._pad_bias = pad_bias
+        self._is_span = bool(((bias == 0) | (bias == 1)).all())
+        # What attention did, pass by pass; None unless it was asked for.
+        self.stats = Statistics(len(heads), self._is_span) if stats else None
         self._read_answer = None if gate is None else _ANSWERS.get(gate.signal)
         self._plain = gate is None and self._mass_rule is None
         # Read once: on a GPU, asking a tensor for its values would stall every layer.
@@ -190,6 +200,8 @@ class Control:
             steps[-1],
             self._strengths_at(steps),
         )
+        if self.stats is not None:
+            begun.record = PassRecord(begun.step, batch)
         if self._gate is not None and self._gate.waits_a_step:
             begun.openness = self._openness_at(steps, batch, stream)
             self._count(begun.openness)
@@ -199,6 +211,8 @@ class Control:
         """A pass has ended; ``cache`` is what holds its tokens now, or None."""
         if ended.signals:
             ended.stream.signals = list(ended.signals.values())
+        if self.stats is not None and ended.record is not None:
+            self.stats.add(ended.record)
         if cache is not None:
             self._streams[cache] = ended.stream
         ended.let_go()
@@ -232,9 +246,19 @@ class Control:
             )
 
         def call(view: View) -> Tensor:
+            recorded = within.record is not None and within.records(view)
             if self._plain and not isinstance(strength, Tensor):
-                return self._attend_plain(within, layer, strength, view, scale, id(visibility))
-            return self._operator(view, self._strength_at(within, view, layer, scale), scale)
+                result = self._attend_plain(within, layer, strength, view, scale, id(visibility), recorded)
+                weighed: float | Tensor = self._of_heads(layer, strength) if recorded else 0.0
+            else:
+                weighed = self._strength_at(within, view, layer, scale)
+                result = self._operator(view, weighed, scale, recorded)
+            if not recorded:
+                return result
+            output, stats = result
+            seen = None if self._is_span else self._seen_steered(view, weighed, scale)
+            within.record.add(layer, view, stats, weighed, seen)  # type: ignore[union-attr]
+            return output
 
         return visibility.attend(call, query, key, value, within.bias(layer, key))
 
@@ -321,8 +345,8 @@ class Control:
         )
 
     def _attend_plain(
-        self, within: Pass, layer: int, number: float, view: View, scale: float | None, sight: int
-    ) -> Tensor:
+        self, within: Pass, layer: int, number: float, view: View, scale: float | None, sight: int, recorded: bool
+    ) -> Any:
         """λ known beforehand. Layers of a pass that see the same keys (``sight``) differ in query, key and value alone
         then, and at a token a step, checking, choosing and preparing anew in each would cost more than steering does.
         """
@@ -330,7 +354,7 @@ class Control:
         tracked = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
         place = (sight, view.rows.start, view.queries.start, within.offsets.get(layer, 0))
         shapes = (query.shape, key.shape, value.shape, query.dtype, query.device)
-        same = (alike is None, *place, *shapes, scale, tracked)
+        same = (alike is None, *place, *shapes, scale, tracked, recorded)
         of_strength = (number, self._rows[layer], same)
         call = within.calls.get(of_strength)
         if call is None:
@@ -341,17 +365,18 @@ class Control:
                     key,
                     value,
                     bias,
-                    self._of_heads(layer, number, query.device) if alike is None else number * alike,
+                    self._of_heads(layer, number).to(query.device) if alike is None else number * alike,
                     is_causal=view.is_causal,
                     key_lengths=view.key_lengths,
                     scale=scale,
                     enable_gqa=True,
+                    return_stats=recorded,
                     # The bias was checked when the context was entered.
                     check_values=False,
                 )
             else:
                 # Only λ of each head is another one.
-                inputs = replace(inputs, strength=self._of_heads(layer, number, query.device)[None, :, None])
+                inputs = replace(inputs, strength=self._of_heads(layer, number).to(query.device)[None, :, None])
             backend = registry.get(dispatch.resolve(self._backend, inputs.problem))
             launch = backend.launch(inputs)
             steering = launch.steer(inputs.bias, inputs.strength, launch.see(inputs.key_lengths))
@@ -359,9 +384,22 @@ class Control:
         launch, steering = call
         return launch.run(query, key, value, steering)
 
-    def _of_heads(self, layer: int, number: float, device: torch.device) -> Tensor:
+    def _seen_steered(self, view: View, strength: float | Tensor, scale: float | None) -> Tensor:
+        """E_A'[b] of a call's last query, [b, Hq, 1]: its output where the values are the bias itself."""
+        if view.stacked:
+            view = view._replace(query=view.query[-1:], key=view.key[-1:], bias=view.bias[-1:])
+        query = view.query[:, :, -1:]
+        if isinstance(strength, Tensor) and strength.dim() == 3:
+            strength = strength[-1:] if view.stacked else strength[:, :, -1:]
+            strength = strength.expand(query.shape[:3])
+        bias = view.bias if view.bias.dim() == 2 else view.bias[None]
+        value = bias[:, None, :, None].expand(*view.key.shape[:3], 1).to(query.dtype)
+        only = view._replace(query=query, value=value, is_causal=False)
+        return self._operator(only, strength, scale)[..., 0]
+
+    def _of_heads(self, layer: int, number: float) -> Tensor:
         """λ of each head before a gate or a mass has its say, [Hq]."""
-        return number * self._heads[layer].to(device)
+        return number * self._heads[layer]
 
     def _count(self, openness: Tensor) -> None:
         with self._lock:

@@ -48,6 +48,7 @@ def steer(
     schedule: Schedule | MassSchedule | None = None,
     backend: str = "auto",
     pad_bias: bool = False,
+    stats: bool = False,
 ) -> Iterator[Control]:
     """Steer the attention layers of ``model`` while the context is open; leaving it restores the model whole.
 
@@ -67,14 +68,16 @@ def steer(
         backend: a registered name, which runs or raises, or "auto". Gates on disagreement and mass schedules need one
             with row statistics.
         pad_bias: let prompts be longer than ``bias``; their tokens after it get 0. Else that is an error.
+        stats: record entropy, KL and the span's mass of each steered layer, head and pass in ``control.stats``. The
+            backend must have row statistics.
 
-    Yields the Control; its ``share_steered`` says how far the gate stood open.
+    Yields the Control: ``share_steered`` says how far the gate stood open, ``stats`` what attention did.
 
     Raises ValueError or TypeError where an argument doesn't fit the model, or the model can't be steered, and
     BackendError where the backend can't run. A pass that shows what was not foreseen raises ValueError, too.
     """
     layers = anatomy.attention_layers(model)
-    control = _control(model, layers, bias, strength, heads, gate, schedule, backend, pad_bias)
+    control = _control(model, layers, bias, strength, heads, gate, schedule, backend, pad_bias, stats)
     for layer in layers:
         if control.steered_layers[layer.layer_idx]:
             anatomy.refuse_unsteerable(layer)
@@ -99,6 +102,7 @@ def _control(
     schedule: Schedule | MassSchedule | None,
     backend: str,
     pad_bias: bool,
+    stats: bool,
 ) -> Control:
     device = next(model.parameters()).device
     for name, given, wanted in (("bias", bias, Tensor), ("heads", heads, Tensor), ("gate", gate, Gate)):
@@ -138,6 +142,7 @@ def _control(
         schedule,
         backend,
         pad_bias,
+        stats,
     )
 
 

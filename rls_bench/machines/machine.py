@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+# Enforced where a machine is read from a file.
+Count = Annotated[int, Meta(ge=0, le=2**62)]
 
 
 @dataclass(frozen=True)
@@ -16,9 +22,9 @@ class Machine:
 
     cpu_model: str
     cpu_isa: tuple[str, ...]
-    cpu_count: int
-    threads: int
-    memory_bytes: int
+    cpu_count: Count
+    threads: Count
+    memory_bytes: Count
     os: str
     python: str
     torch: str
@@ -28,12 +34,12 @@ class Machine:
     gpu_name: str | None = None
     gpu_uuid: str | None = None
     gpu_arch: str | None = None
-    gpu_count: int = 0
-    gpu_memory_bytes: int | None = None
+    gpu_count: Count = 0
+    gpu_memory_bytes: Count | None = None
     driver: str | None = None
-    sm_clock_mhz: int | None = None
-    memory_clock_mhz: int | None = None
-    power_limit_watts: float | None = None
+    sm_clock_mhz: Count | None = None
+    memory_clock_mhz: Count | None = None
+    power_limit_watts: Annotated[float, Meta(ge=0, le=1e6)] | None = None
 
     @property
     def fingerprint(self) -> str:

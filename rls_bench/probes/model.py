@@ -7,10 +7,15 @@ probe ``ncu`` measures. ``rls-bench inspect --l2`` does the same for GPUs that a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rls_bench.backends.interface import YES, Call, Support, no
 from rls_bench.errors import InspectionError, ProbeUnavailable
 from rls_bench.probes.interface import Measures
 from rls_bench.problems.problem import Problem
+
+if TYPE_CHECKING:
+    from rls_kernels.triton.configurations import Configuration
 
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -38,14 +43,34 @@ class ModelProbe:
 
         properties = torch.cuda.get_device_properties(problem.device)
         arch = f"sm_{properties.major}{properties.minor}"
-        return predict(problem, arch, properties.multi_processor_count, properties.L2_cache_size)
+        tuned = _tuned(problem)
+        figures = predict(problem, arch, properties.multi_processor_count, properties.L2_cache_size, tuned)
+        return {**figures, "tiles": "tuned here" if tuned else "the table's"}
 
 
 PROBE = ModelProbe()
 
 
-def predict(problem: Problem, arch: str, multiprocessors: int, l2_bytes: int) -> Measures:
-    """What the replay predicts for our prefill kernel on a GPU of ``arch`` (``"sm_90"``).
+def _tuned(problem: Problem) -> Configuration | None:
+    """What tuning has kept for ``problem`` on this GPU, which the launcher takes rather than the table's."""
+    import torch
+    from rls_kernels.triton import tuning
+
+    options = (problem.is_causal, problem.eps > 0, problem.return_stats, problem.strength_layout == "bhq", False)
+    shape = tuning.shape_class(
+        getattr(torch, problem.dtype),
+        (problem.head_dim, problem.value_dim),
+        (problem.query_length, problem.key_length),
+        problem.batch * problem.query_heads,
+        options,
+    )
+    return tuning.kept(torch.cuda.get_device_name(problem.device), shape)
+
+
+def predict(
+    problem: Problem, arch: str, multiprocessors: int, l2_bytes: int, configuration: Configuration | None = None
+) -> Measures:
+    """What the replay predicts for our prefill kernel on a GPU of ``arch`` (``"sm_90"``), as configured or as shipped.
 
     ``l2_hit_rate_percent`` and ``dram_bytes`` assume that all of L2 serves this launch, the ``half_l2`` ones that half
     of it does. Raises ProbeUnavailable where the kernel can't be compiled for ``arch`` or fits no multiprocessor.
@@ -68,6 +93,7 @@ def predict(problem: Problem, arch: str, multiprocessors: int, l2_bytes: int) ->
         eps=problem.eps > 0,
         stats=problem.return_stats,
         strength_layout=problem.strength_layout,
+        configuration=configuration,
     )
     case = cases.case(shipped, arch)
     try:

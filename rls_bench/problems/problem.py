@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 DType = Literal["float32", "bfloat16", "float16"]
 BiasLayout = Literal["k", "bk", "bhk"]
 StrengthLayout = Literal["scalar", "h", "bh", "bhq"]
 InputKind = Literal["real", "random"]
+
+# Enforced where a problem is read, from a file or the command line; not where a call makes one.
+Size = Annotated[int, Meta(ge=1, le=2**40)]
 
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 DTYPE_SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -25,26 +30,31 @@ class Problem:
     ``strength``, ``inputs`` and ``seed`` say how benchmark tensors are drawn; no backend may look at them.
     """
 
-    batch: int
-    query_heads: int
-    kv_heads: int
-    query_length: int
-    key_length: int
-    head_dim: int
-    value_dim: int
+    batch: Size
+    query_heads: Size
+    kv_heads: Size
+    query_length: Size
+    key_length: Size
+    head_dim: Size
+    value_dim: Size
     dtype: DType = "float32"
     device: str = "cpu"
     is_causal: bool = False
     has_key_lengths: bool = False
     bias_layout: BiasLayout = "bk"
     strength_layout: StrengthLayout = "scalar"
-    eps: float = 0.0
+    eps: Annotated[float, Meta(ge=0, le=1e300)] = 0.0
     return_stats: bool = False
     requires_grad: bool = False
-    strength: float = 1.0
+    strength: Annotated[float, Meta(ge=-1e300, le=1e300)] = 1.0
     inputs: InputKind = "real"
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**62)] = 0
     name: str = ""
+
+    def check(self) -> None:
+        """Raise ValueError for sizes that no call could have, each of which might be right alone."""
+        if self.query_heads % self.kv_heads:
+            raise ValueError(f"kv_heads: wanted a divisor of query_heads {self.query_heads}; got {self.kv_heads}")
 
     @property
     def group_size(self) -> int:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import msgspec
 from rls_bench.errors import RecordError
 from rls_bench.machines.machine import Machine
 from rls_bench.problems.problem import Problem
-from rls_bench.records.record import SCHEMA, Skipped
+from rls_bench.records.record import SCHEMA, UNREADABLE, Nanoseconds, Share, Skipped, Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +31,9 @@ _QUESTIONS = ("warm", "cold", "graph", "host")
 
 
 class _Agreement(msgspec.Struct, gc=False):
-    error: float | None
-    floor: float | None
-    ratio: float | None
+    error: Share | None
+    floor: Share | None
+    ratio: Share | None
 
 
 class _Row(msgspec.Struct, gc=False):
@@ -43,17 +44,17 @@ class _Row(msgspec.Struct, gc=False):
     problem: msgspec.Raw
     backend: str
     label: str
-    status: str
+    status: Status
     reason: str = ""
     commit: str | None = None
     suite: str = ""
     stopped: str = ""
     agreement: _Agreement | None = None
-    samples_ns: dict[str, list[list[float]]] = {}
-    compile_seconds: float | None = None
-    peak_bytes: float | None = None
-    workspace_bytes: float | None = None
-    noise_floor: float | None = None
+    samples_ns: dict[str, list[list[Nanoseconds]]] = {}
+    compile_seconds: Share | None = None
+    peak_bytes: Share | None = None
+    workspace_bytes: Share | None = None
+    noise_floor: Share | None = None
 
 
 _NO_AGREEMENT = _Agreement(None, None, None)
@@ -94,8 +95,8 @@ def load_frame(paths: Iterable[Path], skipped: list[Skipped] | None = None) -> p
     frame = pd.DataFrame({name: column.categorical() for name, column in words.items()})
     for name, parts in numbers.items():
         frame[name] = np.concatenate(parts) if parts else np.empty(0)
-    machines = [_MACHINES.decode(raw) for raw in shared["machine"].values]
-    problems = [_PROBLEMS.decode(raw) for raw in shared["problem"].values]
+    machines = [_machine(raw) for raw in shared["machine"].values]
+    problems = [_problem(raw) for raw in shared["problem"].values]
     frame["machine"] = shared["machine"].mapped([machine.fingerprint for machine in machines])
     frame["machine_title"] = shared["machine"].mapped([machine.title for machine in machines])
     frame["problem"] = shared["problem"].mapped([problem.key for problem in problems])
@@ -214,7 +215,11 @@ def _decoded(block: bytes, path: Path, first: int, skipped: list[Skipped]) -> li
     """The rows of whole lines; ``first`` is the number of the first one."""
     try:
         rows = _ROWS.decode_lines(block)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        for raw in {bytes(row.machine) for row in rows}:
+            _machine(raw)
+        for raw in {bytes(row.problem) for row in rows}:
+            _problem(raw)
+    except UNREADABLE:
         rows = []
     if rows and all(row.schema == SCHEMA for row in rows):
         return rows
@@ -225,11 +230,24 @@ def _decoded(block: bytes, path: Path, first: int, skipped: list[Skipped]) -> li
             continue
         try:
             row = _ROWS.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            if row.schema != SCHEMA:
+                raise ValueError(f"schema {row.schema}; this version reads {SCHEMA}")
+            _machine(bytes(row.machine))
+            _problem(bytes(row.problem))
+        except UNREADABLE as error:
             skipped.append(Skipped(path, number, str(error)))
-            continue
-        if row.schema == SCHEMA:
-            rows.append(row)
         else:
-            skipped.append(Skipped(path, number, f"schema {row.schema}; this version reads {SCHEMA}"))
+            rows.append(row)
     return rows
+
+
+@lru_cache(maxsize=4096)
+def _machine(raw: bytes) -> Machine:
+    return _MACHINES.decode(raw)
+
+
+@lru_cache(maxsize=4096)
+def _problem(raw: bytes) -> Problem:
+    problem = _PROBLEMS.decode(raw)
+    problem.check()
+    return problem

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -32,6 +32,11 @@ Status = Literal[
 # Which question a latency answers: caches warm, caches flushed, replay of a CUDA graph, seen from the host.
 Question = Literal["warm", "cold", "graph", "host"]
 
+# What a figure may be. No call takes no time, nor thirty years.
+Nanoseconds = Annotated[float, msgspec.Meta(gt=0, le=1e18)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -42,9 +47,9 @@ class Agreement:
     ``passed`` holds only with every check met; ``reason`` names the first that wasn't.
     """
 
-    error: float | None
-    floor: float | None
-    ratio: float | None
+    error: Share | None
+    floor: Share | None
+    ratio: Share | None
     passed: bool
     reason: str = ""
 
@@ -69,16 +74,18 @@ class Record:
     reason: str = ""
     commit: str | None = None
     dirty: bool = False
+    # Why the commit is None.
+    commit_unknown: str = ""
     # The suite's name, or the options of ``run`` that chose the problems.
     suite: str = ""
     agreement: Agreement | None = None
-    samples_ns: dict[Question, list[list[float]]] = field(default_factory=dict)
-    warmup_ns: list[list[float]] = field(default_factory=list)
-    rejected: int = 0
+    samples_ns: dict[Question, list[list[Nanoseconds]]] = field(default_factory=dict)
+    warmup_ns: list[list[Nanoseconds]] = field(default_factory=list)
+    rejected: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     stopped: Literal["", "interval", "budget", "raced", "interrupted"] = ""
-    compile_seconds: float | None = None
-    peak_bytes: int | None = None
-    workspace_bytes: int | None = None
+    compile_seconds: Share | None = None
+    peak_bytes: Bytes | None = None
+    workspace_bytes: Bytes | None = None
     kernels: list[str] = field(default_factory=list)
     probes: dict[str, dict[str, float | str | None]] = field(default_factory=dict)
     # Threads and numerics switches of the backend's process, as the backend left them.
@@ -87,10 +94,12 @@ class Record:
     steers: bool = True
     # How far two labels of the same code may differ in this run, relative: for the first question, and for each; None
     # and empty until the run has an A/A pair.
-    noise_floor: float | None = None
-    noise_floors: dict[Question, float] = field(default_factory=dict)
+    noise_floor: Share | None = None
+    noise_floors: dict[Question, Share] = field(default_factory=dict)
     # How often sampling looked whether the interval was narrow: an interval that ended it must allow for that.
-    looks: int = 1
+    looks: Annotated[int, msgspec.Meta(ge=1, le=2**62)] = 1
+    # What the run was told of its machine: other processes, stolen time, a clock held down. Empty where it was quiet.
+    warnings: list[str] = field(default_factory=list)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -100,6 +109,7 @@ class Record:
             )
         if self.status == "ok" and self.samples_ns and (self.agreement is None or not self.agreement.passed):
             raise ValueError("a record with latency needs an agreement that passed")
+        self.problem.check()
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,34 @@ class Skipped:
     path: Path
     line: int
     reason: str
+
+
+def none_in(paths: Iterable[Path], skipped: list[Skipped]) -> RecordError:
+    """The error to raise where no record was read; names the first line that could not be."""
+    bad = (
+        f"; {len(skipped)} lines could not be read, first line {skipped[0].line}: {skipped[0].reason}"
+        if skipped
+        else ""
+    )
+    return RecordError(f"{', '.join(map(str, paths))}: wanted at least one record; got none{bad}")
+
+
+# What decoding raises for a bad line; nesting without end is a RecursionError.
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+Identity = tuple[object, ...]
+
+
+def identity(run: str, label: str, status: Status, work: str, machine: object) -> Identity:
+    """What a record is evidence of, with all its launches: two that share it are one, wherever they lie.
+
+    A status other than the first one's is more evidence: what crashed after it was timed has crashed.
+    """
+    return run, label, status, work, machine
+
+
+def another(run: str, label: str, problem: str) -> str:
+    """Why a second record of one identity is left out."""
+    return f"run {run} has other figures of {label} on {problem} already"
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -151,6 +189,10 @@ def read(path: Path, skipped: list[Skipped] | None = None) -> Iterator[Record]:
 
     Raises RecordError where the file itself cannot be opened.
     """
+    return (entry for _, entry in _numbered(path, skipped))
+
+
+def _numbered(path: Path, skipped: list[Skipped] | None) -> Iterator[tuple[int, Record]]:
     try:
         file = path.open("rb")
     except OSError as error:
@@ -160,10 +202,27 @@ def read(path: Path, skipped: list[Skipped] | None = None) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                yield _decode(line)
-            except (msgspec.MsgspecError, ValueError, UnicodeDecodeError) as error:
+                yield number, _decode(line)
+            except UNREADABLE as error:
                 if skipped is not None:
                     skipped.append(Skipped(path, number, str(error)))
+
+
+def read_all(paths: Iterable[Path], skipped: list[Skipped] | None = None) -> list[Record]:
+    """The records of all ``paths``, each once: a file that was copied, or given twice, is no more evidence.
+
+    A run's record of a label and a problem that says other than an earlier one goes to ``skipped``. Raises as
+    ``read``.
+    """
+    kept: dict[Identity, Record] = {}
+    for path in paths:
+        for number, entry in _numbered(path, skipped):
+            first = kept.setdefault(
+                identity(entry.run, entry.label, entry.status, entry.problem.key, entry.machine), entry
+            )
+            if first != entry and skipped is not None:
+                skipped.append(Skipped(path, number, another(entry.run, entry.label, entry.problem.title)))
+    return list(kept.values())
 
 
 class _Versioned(msgspec.Struct):

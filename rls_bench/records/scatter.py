@@ -10,6 +10,7 @@ that went astray in one cell must not blind the others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -20,11 +21,11 @@ from scipy.special import digamma, polygamma
 # The run counts as at most so many more degrees of freedom than a cell's own launches. Without a limit, cells that
 # happen to agree would drown one that truly scatters.
 MOST_PRIOR_FREEDOM = 4.0
-# No cell is taken for steadier than these shares of the run's mean variance and of its middle one: on a machine with
-# two speeds all launches of a cell may meet the same one, and agree by luck. Where one launch in ten is slow the mean
-# knows of it, where every second sample is the middle does.
-OF_MEAN = 0.4
-OF_MIDDLE = 0.8
+# No cell is taken for steadier than this share of the run's mean variance: on a machine with two speeds all launches of
+# a cell may meet the same one, and agree by luck.
+OF_MEAN = 0.7
+# Of that, what is left where all cells scatter together: a cell of one launch still needs a prior.
+_LEAST_PRIOR = 0.05
 # So much of either end tells nothing of how the run's cells scatter.
 TRIM = 0.1
 # Cells below this learn nothing about how cells differ.
@@ -64,16 +65,32 @@ def means(cells: Sequence[Sequence[float]], groups: Sequence[Hashable] | None = 
     member = np.array([numbers.setdefault(group, len(numbers)) for group in groups or [None] * len(cells)], dtype=int)
     for number in range(len(numbers)):
         chosen = member == number
-        variance[chosen], freedom[chosen] = shrink(variance[chosen], freedom[chosen])
+        members = [units for units, is_in in zip(cells, chosen, strict=True) if is_in]
+        variance[chosen], freedom[chosen] = shrink(variance[chosen], freedom[chosen], shared_share(members))
     known = freedom > 0
     squared_error = np.where(known, np.maximum(variance, LEAST_VARIANCE) / count, np.inf)
     return Means(mean, squared_error, np.maximum(freedom, 1), count)
 
 
-def shrink(variance: Floats, freedom: Floats) -> tuple[Floats, Floats]:
+def shared_share(cells: Sequence[Sequence[float]]) -> float:
+    """How much of the scatter all cells did together, from 0 to 1: what a launch did to all, each tells once more."""
+    counts = [len(units) for units in cells]
+    usual = max(set(counts), key=counts.count)
+    values = np.array([units for units in cells if len(units) == usual])
+    if usual < 2 or len(values) < FEWEST_CELLS:
+        return 0.0
+    values -= values.mean(axis=1, keepdims=True)
+    # One cell that went astray must not pass for all.
+    each, together = float(np.median((values**2).sum(axis=1))), float((np.median(values, axis=0) ** 2).sum())
+    # The median of independent cells scatters, too.
+    return min(max(together / max(each, LEAST_VARIANCE) - math.pi / 2 / len(values), 0.0), 1.0)
+
+
+def shrink(variance: Floats, freedom: Floats, shared: float = 0.0) -> tuple[Floats, Floats]:
     """Posterior variances and their degrees of freedom, each [cells].
 
-    ``variance`` [cells] is a cell's own, ``freedom`` [cells] its units less one; cells with none take the prior.
+    ``variance`` [cells] is a cell's own, ``freedom`` [cells] its units less one; cells with none take the prior, which
+    counts the less, the more of the scatter is ``shared``.
     """
     own = freedom > 0
     if own.sum() < FEWEST_CELLS:
@@ -81,10 +98,10 @@ def shrink(variance: Floats, freedom: Floats) -> tuple[Floats, Floats]:
     # A cell whose launches agree to the last bit would be infinitely sure of itself.
     least = max(1e-5 * float(np.median(variance[own])), LEAST_VARIANCE)
     prior_variance, prior_freedom = _prior(np.maximum(variance[own], least), freedom[own])
+    prior_freedom *= max(1 - shared, _LEAST_PRIOR)
     total = prior_freedom + freedom
     posterior = (prior_freedom * prior_variance + freedom * np.where(own, variance, 0.0)) / total
-    steadiest = max(OF_MIDDLE * np.median(variance[own]), OF_MEAN * _trimmed_mean(variance[own]))
-    return np.maximum(posterior, steadiest), total
+    return np.maximum(posterior, OF_MEAN * _trimmed_mean(variance[own])), total
 
 
 def _prior(variance: Floats, freedom: Floats) -> tuple[float, float]:

@@ -72,7 +72,8 @@ class Judge:
         ratio = float((error / floor).max())
         allowed = FLOOR_FACTOR * floor + (FLOAT32_SLACK if output.dtype == torch.float32 else 0.0)
         reason = ""
-        if bool((error > allowed).any()):
+        # Here and below: what must be shown to hold, so that nothing passes on NaN.
+        if not bool((error <= allowed).all()):
             reason = f"error is {ratio:.1f} × the floor; at most {FLOOR_FACTOR:g}"
         else:
             reason = _stray_rows(output, _mixed(rows, first.plain, second.plain), allowed)
@@ -105,7 +106,9 @@ class Judge:
         by_plain = relative_error(
             _mixed(rows, plain.eager, other.eager), _mixed(rows, plain.exact.output, other.exact.output)
         )
-        return torch.maximum(by_eager, by_plain).clamp_min(roundoff)
+        floor = torch.maximum(by_eager, by_plain).clamp_min(roundoff)
+        # Scores that leave eager's dtype, as float16's may: twice the roundoff stands in for NaN.
+        return torch.where(floor.isfinite(), floor, 2 * roundoff)
 
     def _stray_stats(
         self, stats: AttentionStats, rows: Tensor, judged_rows: Tensor, first: Truth, second: Truth
@@ -118,12 +121,13 @@ class Judge:
         for name in AttentionStats._fields:
             exact = _mixed(judged_rows, getattr(first.exact, name), getattr(second.exact, name))
             by_eager = _mixed(judged_rows, getattr(first.eager_stats, name), getattr(second.eager_stats, name))
-            floor = FLOOR_FACTOR * (by_eager - exact).abs().amax()
+            by_how_much = (by_eager - exact).abs()
+            floor = FLOOR_FACTOR * torch.where(by_how_much.isfinite(), by_how_much, 0.0).amax()
             found = getattr(stats, name).double()
             plain = _mixed(rows, getattr(first.plain_stats, name), getattr(second.plain_stats, name)).double()
             for seen, wanted, times in ((found.index_select(2, self._rows), exact, 1.0), (found, plain, _HEAD)):
                 allowed = times * floor + times * STATS_SLACK * (1 + wanted.abs())
-                if not bool(((seen - wanted).abs() <= allowed).all()):
+                if not bool(allowed.isfinite().all() & ((seen - wanted).abs() <= allowed).all()):
                     worst = float((seen - wanted).abs().max())
                     return f"stats.{name} is off by {worst:.2g}; at most {float(allowed.min()):.2g}"
         return ""
@@ -156,13 +160,13 @@ def _stray_rows(output: Tensor, plain: Tensor, allowed: Tensor) -> str:
     whole = size.norm(dim=-1)
     # As in relative_error: where the answer is all zero, what is written is the error.
     share = difference.norm(dim=-1) / whole.masked_fill(whole == 0.0, 1.0)
-    if bool((share > _HEAD * allowed).any()):
+    if not bool((share <= _HEAD * allowed).all()):
         worst = float((share / allowed).max()) * FLOOR_FACTOR
         return f"error over all rows is {worst:.1f} × the floor; at most {FLOOR_FACTOR * _HEAD:g}"
     # A row of little weight is measured by the head's mean, lest its own cancellations accuse it.
     measure = torch.maximum(size, (whole / size.shape[-1] ** 0.5)[..., None])
     shares = difference / measure.masked_fill(measure == 0.0, 1.0)
-    off = shares > _ROW * allowed[..., None]
+    off = ~(shares <= _ROW * allowed[..., None])
     if not bool(off.any()):
         return ""
     batch, head, row = (int(index) for index in off.nonzero()[0])

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from rls_bench.errors import RecordError
 from rls_bench.machines.machine import Machine
 from rls_bench.policy import file as policy_file
 from rls_bench.problems.problem import Problem
@@ -50,9 +49,9 @@ def read(paths: Sequence[Path]) -> Results:
     Raises RecordError where a file cannot be opened or none holds a record.
     """
     skipped: list[Skipped] = []
-    records = [entry for path in paths for entry in record.read(path, skipped)]
+    records = record.read_all(paths, skipped)
     if not records:
-        raise RecordError(f"{', '.join(map(str, paths))}: wanted at least one record; got none")
+        raise record.none_in(paths, skipped)
     # The later run replaces, whichever file it lies in.
     records.sort(key=lambda entry: entry.created)
     names = _machine_names(records)

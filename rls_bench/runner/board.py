@@ -142,6 +142,7 @@ class Board:
             "reason": cell.reason or cell.note,
             "commit": started.commit,
             "dirty": started.dirty,
+            "commit_unknown": started.commit_unknown,
             "suite": self._plan.suite,
             "rejected": cell.rejected,
             "noise_floor": floors.get(cell.main),

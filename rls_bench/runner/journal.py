@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from glob import escape
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ class Started(msgspec.Struct, tag=True):
     commit: str | None
     dirty: bool
     version: int = VERSION
+    commit_unknown: str = ""
 
 
 class Met(msgspec.Struct, tag=True):
@@ -132,8 +134,13 @@ def beside(out: Path, run: str) -> Path:
 
 def abandoned(out: Path) -> Path | None:
     """The newest journal beside ``out`` that no living run holds and that has a first line, or None."""
-    found = sorted(out.parent.glob(f"{out.name}.*.part"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = sorted(out.parent.glob(f"{escape(out.name)}.*.part"), key=lambda path: path.stat().st_mtime, reverse=True)
     return next((path for path in found if not _held(path) and _has_start(path)), None)
+
+
+def is_begun(out: Path) -> bool:
+    """Whether any run beside ``out``, alive or not, has a journal with a first line."""
+    return any(map(_has_start, out.parent.glob(f"{escape(out.name)}.*.part")))
 
 
 def read(path: Path) -> tuple[Started, list[Entry]]:

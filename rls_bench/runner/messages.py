@@ -6,6 +6,8 @@ answer in its parent's name. What a worker says of itself is checked before it i
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from rls_bench.problems.problem import Problem
@@ -55,11 +57,17 @@ class Sample(msgspec.Struct, tag=True):
     contents: Contents
 
 
+class CheckCase(msgspec.Struct, tag=True):
+    """Is the backend right on this problem; nothing is timed, and no other request is needed."""
+
+    problem: Problem
+
+
 class Release(msgspec.Struct, tag=True):
     """Drop the problem's tensors."""
 
 
-Request = Introduce | Prepare | Sample | Release
+Request = Introduce | CheckCase | Prepare | Sample | Release
 
 
 class Introduction(msgspec.Struct, tag=True):
@@ -118,8 +126,15 @@ class Sampled(msgspec.Struct, tag=True):
     noise: str = ""
 
 
+class CaseChecked(msgspec.Struct, tag=True):
+    """How a case went, in ``agreement.conformance``'s words."""
+
+    status: Literal["ok", "unsupported", "wrong", "failed"]
+    reason: str = ""
+
+
 class Released(msgspec.Struct, tag=True):
     pass
 
 
-Reply = Introduction | Prepared | Sampled | Released
+Reply = Introduction | CaseChecked | Prepared | Sampled | Released

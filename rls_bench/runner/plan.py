@@ -116,3 +116,5 @@ class Summary:
     warnings: list[str] = field(default_factory=list)
     effort: Effort = field(default_factory=Effort)
     interrupted: bool = False
+    # Cells that an interrupted run never reached; ``resume`` goes on with them.
+    unmeasured: int = 0

@@ -15,9 +15,9 @@ from contextlib import ExitStack, suppress
 from rls_bench.records.record import Status
 from rls_bench.referee import sealed, wire
 from rls_bench.referee.wire import Channel, Closed, Garbled
+from rls_bench.referee.words import one_line
 from rls_bench.runner import kin, messages
 from rls_bench.runner.nursery import Forked, Nursery
-from rls_bench.runner.words import one_line
 
 # GNU OpenMP's threads spin for some 10 ms after a call, into the next worker's turn. A tenth of its default count ends
 # that within 1 ms and leaves calls as fast as they were; OMP_WAIT_POLICY=passive would slow small ones by two fifths.
@@ -34,7 +34,7 @@ _ADVICE = (
     "For debugging consider",
     "Compile with `TORCH_USE_CUDA_DSA`",
 )
-_LOG_PREFIXES = ("[I", "[W", "I0", "W0", "STAGE:", "INFO:")
+_LOG_PREFIXES = ("[I", "[W", "I0", "W0", "STAGE:", "INFO:", "USDT:")
 _PROFILER = "kineto"
 # How long a worker whose socket has closed may take to die.
 _GRACE_SECONDS = 2.0

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+_SOURCES = frozenset(
+    {".py", ".pyi", ".so", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".ptx", ".pyx", ".toml"}
+)
 
 
 def utc_now() -> str:
@@ -17,14 +24,44 @@ def run_id() -> str:
     return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
-def git_commit() -> tuple[str | None, bool]:
-    """The commit of the working directory and whether it has changes; (None, False) outside a repository."""
+class Commit(NamedTuple):
+    """The commit of the working directory, None where it is unknown, and then why; whether its sources changed."""
+
+    commit: str | None
+    dirty: bool
+    unknown: str = ""
+
+
+def git_commit() -> Commit:
+    """The commit of the working directory. A source that git doesn't know is a change, too; results are none."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None, False
+        changes = _git("status", "--porcelain", "-z", "--untracked-files=all").split("\0")
+    except FileNotFoundError:
+        return Commit(None, False, "git is not installed")
+    except subprocess.CalledProcessError as error:
+        said = [line for line in error.stderr.splitlines() if line.strip()] or [f"it ended with {error.returncode}"]
+        return Commit(None, False, f"git: {said[0].removeprefix('fatal: ')}")
+    except (OSError, subprocess.SubprocessError) as error:
+        return Commit(None, False, f"git: {error}")
+    return Commit(commit, any(_is_change(line) for line in changes if line))
+
+
+def _is_change(line: str) -> bool:
+    """Whether a line of ``git status --porcelain`` may change what is measured."""
+    return not line.startswith("??") or Path(line[3:]).suffix in _SOURCES
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    # Messages in one language, whatever the user's.
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(
+        ["git", *arguments],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        timeout=10,
+        env=environment,
+    )
+    return done.stdout.strip()

@@ -6,6 +6,7 @@ nothing that it cannot check: what is right is the referee's word, and how long 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ from rls_bench.records.record import Agreement, Question, Status
 from rls_bench.referee.client import Referee
 from rls_bench.referee.contents import Contents
 from rls_bench.referee.messages import Draw, Layout
+from rls_bench.referee.words import one_line
 from rls_bench.runner import journal, messages, process, provenance
 from rls_bench.runner.board import TWIN, Board, backend_of
 from rls_bench.runner.cell import Cell, race
@@ -35,7 +37,6 @@ from rls_bench.runner.process import NurseryLost, WorkerLost
 from rls_bench.runner.quiet import Quiet
 from rls_bench.runner.sense import Clocks
 from rls_bench.runner.throttle import ClockWatch
-from rls_bench.runner.words import one_line
 from rls_bench.timing import steadiness
 
 # A turn is about this long where samples are shorter, so that handing out turns costs little.
@@ -71,6 +72,7 @@ class Session:
         self._out = out
         self._progress = progress
         self._warnings: list[str] = []
+        self._disturbances: list[str] = []
         self._sample_seconds: dict[tuple[Cell, Question], float] = {}
         self._rejections: dict[tuple[Cell, Question], int] = {}
         self._watch: ClockWatch | None = None
@@ -91,8 +93,8 @@ class Session:
         if resume:
             return cls._resumed(plan, out, progress)
         run = provenance.run_id()
-        commit, dirty = provenance.git_commit()
-        started = journal.Started(run, provenance.utc_now(), plan, commit, dirty)
+        commit, dirty, unknown = provenance.git_commit()
+        started = journal.Started(run, provenance.utc_now(), plan, commit, dirty, commit_unknown=unknown)
         log = journal.Journal(journal.beside(out, run))
         log.write(started)
         return cls(started, log, Board(plan), out, progress)
@@ -131,7 +133,8 @@ class Session:
                 self._warnings += [complaint] if (complaint := self._watch.complaint()) else []
                 self._watch.stop()
         # The workers' time is this process's own, once they are reaped.
-        self._warnings += steadiness.complaints(before, steadiness.read([os.getpid()]), steadiness.clock_share())
+        self._disturbances = steadiness.complaints(before, steadiness.read([os.getpid()]), steadiness.clock_share())
+        self._warnings += self._disturbances
         return self._finish(interrupted)
 
     def _measure(self, referee: Referee) -> None:
@@ -355,16 +358,10 @@ class Session:
         deadline = self._ledger.slice_deadline()
         while True:
             late = time.monotonic() >= deadline
-            turns = [
-                (cell, question)
-                for cell in cells
-                for question in cell.questions
-                if question not in crew.unanswered.get(cell.label, ())
-                and cell.wants(question, launch, plan.target_interval, late)
-            ]
+            turns = self._next_turns(crew, launch, cells, late)
             if not turns:
                 return
-            order.shuffle(turns)
+            self._shuffle(turns, order)
             for cell, question in turns:
                 if cell.is_open:
                     self._turn(crew, launch, cell, question, late)
@@ -374,6 +371,20 @@ class Session:
             if plan.race:
                 for lost in race(cells, launch):
                     self._tell("closed", "raced out: slower than 1.5 × the best", lost)
+
+    def _next_turns(self, crew: Crew, launch: int, cells: list[Cell], late: bool) -> list[tuple[Cell, Question]]:
+        """Who takes a turn in the next round."""
+        return [
+            (cell, question)
+            for cell in cells
+            for question in cell.questions
+            if question not in crew.unanswered.get(cell.label, ())
+            and cell.wants(question, launch, self._plan.target_interval, late)
+        ]
+
+    def _shuffle(self, turns: list[tuple[Cell, Question]], order: random.Random) -> None:
+        """Put a round's turns into the order in which they are taken."""
+        order.shuffle(turns)
 
     def _quieten(self, crew: Crew, launch: int, index: int, disturber: str) -> Quiet:
         """End a backend that works in others' turns, and have all turns of this problem taken anew without it."""
@@ -481,6 +492,7 @@ class Session:
         """Write the records that aren't written yet; the journal goes once nothing is left to resume."""
         started, board = self._started, self._board
         records, unmeasured = board.records(started, interrupted)
+        records = [dataclasses.replace(entry, warnings=self._disturbances) for entry in records]
         for entry in records:
             record.append(self._out, entry)
         self._log.close(remove=not unmeasured)
@@ -492,6 +504,7 @@ class Session:
             self._warnings,
             self._ledger.effort(),
             interrupted,
+            unmeasured,
         )
 
 

@@ -25,11 +25,11 @@ from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
 from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
+from rls_bench.referee.words import one_line, told
 from rls_bench.runner import kin, messages
 from rls_bench.runner.intact import Intact
 from rls_bench.runner.kernels import kernels_of
 from rls_bench.runner.settings import settings
-from rls_bench.runner.words import one_line, told
 from rls_bench.timing import caches, calibrate, cuda, stopwatch
 
 # More distinct inputs than this tell nothing new.
@@ -73,6 +73,8 @@ class Workbench:
         self._calls_ns = 0
         if isinstance(request, messages.Introduce):
             return self._introduce(request)
+        if isinstance(request, messages.CheckCase):
+            return self._check_case(request.problem)
         if isinstance(request, messages.Release):
             self._drop()
             self._tray.clear()
@@ -118,6 +120,13 @@ class Workbench:
             backend.compiles,
             backend.steers,
         )
+
+    def _check_case(self, problem: Problem) -> messages.CaseChecked:
+        # Only conformance asks for this; a run's workers need not load it.
+        from rls_bench.agreement import conformance
+
+        outcome = conformance.check_case(registry.get(self._name), problem)
+        return messages.CaseChecked(outcome.status, outcome.reason)
 
     def _prepare(self, request: messages.Prepare, memory: int) -> messages.Prepared:
         """Prepare the backend and hand over its first results; the first thing found wrong ends it."""

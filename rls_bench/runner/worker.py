@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from rls_bench.referee.wire import Channel, Closed, Garbled
+from rls_bench.referee.words import told
 from rls_bench.runner import kin, messages
-from rls_bench.runner.words import told
 
 # Says that the backend's variables are set, so that it isn't asked for them again.
 _ENTERED = "entered"

@@ -29,10 +29,29 @@ def test_a_wrong_backend_ends_with_1_and_names_the_case() -> None:
     assert any(line.startswith("wrong") and "causal over a cache" in line for line in text.splitlines())
 
 
-def test_one_that_is_wrong_among_several_ends_with_1() -> None:
-    code, text = invoke("faulty_backends:FORGETS_MASK", "faulty_backends:RIGHT")
+@pytest.mark.slow
+def test_the_guards_see_what_a_case_alone_does_not() -> None:
+    code, text = invoke("cheats:ONCE_WARM")
     assert code == 1
-    assert text.splitlines()[-1].endswith(" 0 not conforming")
+    wrong = [line for line in text.splitlines() if line.startswith("wrong")]
+    assert any("plain, guarded" in line and "kept from before" in line for line in wrong)
+
+
+def test_a_crash_is_its_own_backends_alone() -> None:
+    """As a fault on a GPU would be: the case that ended its process has failed, and the others go on."""
+    code, text = invoke("faulty_backends:CRASHES_ON_EPS", "faulty_backends:RIGHT")
+    assert code == 1
+    crashing, right = text.split("\nfaulty_backends:RIGHT\n")
+    assert any(line.startswith("failed") and "eps" in line and "SIGSEGV" in line for line in crashing.splitlines())
+    assert crashing.splitlines()[-1].endswith(" 2 not conforming")
+    assert right.splitlines()[-1].endswith(" 0 not conforming")
+
+
+def test_a_backend_that_has_no_business_on_the_device_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "names", lambda: ["cpu", "sdpa-cpu"])
+    result = CliRunner().invoke(app, ["conformance", "--device", "cuda"])
+    assert result.exit_code == 0
+    assert "sdpa-cpu: not checked: needs CPU tensors" in result.output
 
 
 def test_by_default_all_that_can_be_measured_here(monkeypatch: pytest.MonkeyPatch) -> None:

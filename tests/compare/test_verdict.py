@@ -110,7 +110,7 @@ def test_new_gone_and_unmeasured_cells(tmp_path: Path) -> None:
     assert "unavailable: no compiler" in came.rows[0].reason
     went = judge(tmp_path, [both, measured], [both, absent])
     assert verdict_of(went) == "GONE"
-    assert went.exit_code == 0
+    assert went.exit_code == 4
     never = judge(tmp_path, [both, absent], [both, absent])
     assert [row.backend for row in never.rows] == ["other"]
     assert any("1 cells have no latency" in note for note in never.notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +26,7 @@ def call() -> torch.Tensor:
 def h100(monkeypatch: pytest.MonkeyPatch) -> None:
     properties = SimpleNamespace(major=9, minor=0, multi_processor_count=132, L2_cache_size=50 * MIB)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
 
 
 def test_a_larger_cache_serves_more(h100: None) -> None:
@@ -34,6 +37,23 @@ def test_a_larger_cache_serves_more(h100: None) -> None:
 
     tiny = model.predict(LONG, "sm_90", 132, 2 * MIB)
     assert tiny["l2_hit_rate_percent"] < found["l2_hit_rate_percent"]
+
+
+def test_the_tiles_are_those_that_were_tuned_here(h100: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from rls_kernels.triton import configurations, tuning
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tuning._load.cache_clear()
+    assert model.PROBE.measure(call, "triton", LONG)["tiles"] == "the table's"
+    shape = tuning.shape_class(torch.bfloat16, (128, 128), (32768, 32768), 8, (False, False, False, False, False))
+    narrow = replace(configurations.prefill(90, 128, 2), block_m=64, num_warps=4)
+    tuning._keep("NVIDIA H100", shape, narrow)
+    found = model.PROBE.measure(call, "triton", LONG)
+    assert found["tiles"] == "tuned here"
+    given = model.predict(LONG, "sm_90", 132, 50 * MIB, narrow)
+    assert {name: found[name] for name in given} == given
+    assert given != model.predict(LONG, "sm_90", 132, 50 * MIB)
+    tuning._load.cache_clear()
 
 
 @pytest.mark.parametrize(

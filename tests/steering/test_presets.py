@@ -58,3 +58,17 @@ def test_factors_must_be_positive():
 def test_a_span_that_is_no_mask_is_refused(preset):
     with pytest.raises(TypeError, match=r"span: wanted a bool Tensor .* got torch.float32"):
         preset(torch.zeros(4))
+
+
+@pytest.mark.parametrize("span", [[3, 4, 5], (5, 3, 4), range(3, 6), slice(3, 6)])
+def test_spotlight_takes_positions(span):
+    steering = presets.spotlight(span, target=0.3)
+    assert steering["bias"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert steering["pad_bias"]
+    assert "pad_bias" not in presets.spotlight(torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize("span", [[], [-1], [True], [1.5], slice(3, None), range(0)])
+def test_positions_that_are_none_are_named(span):
+    with pytest.raises(ValueError, match="span: wanted"):
+        presets.spotlight(span)

@@ -22,7 +22,8 @@ struct PairGradient {
 // bit; and the two sums above. Without eps the weight is P = e^(score + logit - lse_steered) alone.
 struct QueryTerms {
     vec lse, lse_steered, log_normaliser;
-    // 0 where logits are so large that a score is lost beside them in float64, too, and with it in the output; else 1.
+    // Without eps: 0 where logits are so large that a score is lost beside them in float64, too, and with it in the
+    // output; else 1.
     vec score_counts;
     vec plain_factor, weight_factor, delta, gamma;
 };
@@ -383,11 +384,13 @@ class Backward {
         const auto log_of = [&](rls_row row) { return read(call_.rows + row * plane + index); };
         const vec zero = broadcast(0);
         const vec lse_steered = log_of(RLS_LSE_STEERED);
-        const vec room = sub(broadcast(1e16f), max(lse_steered, sub(zero, lse_steered)));
-        QueryTerms terms{zero, lse_steered, zero, max(zero, min(room, broadcast(1))), zero, zero, zero, zero};
+        QueryTerms terms{zero, lse_steered, zero, zero, zero, zero, zero, zero};
         if (call_.eps > 0) {
             terms.lse = log_of(RLS_LSE);
             terms.log_normaliser = log_of(RLS_LOG_NORMALISER);
+        } else {
+            const vec room = sub(broadcast(1e16f), max(lse_steered, sub(zero, lse_steered)));
+            terms.score_counts = max(zero, min(room, broadcast(1)));
         }
         if (!with_sums) return terms;
         const auto sum_of = [&](TermPlane term) { return read(terms_ + term * plane + index); };

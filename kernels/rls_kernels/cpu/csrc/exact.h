@@ -115,18 +115,24 @@ class ExactRow {
     double left_[WIDEST];
 };
 
+template <int DTYPE>
+[[gnu::noinline, gnu::cold]] void write_exactly(const rls_call& call, int64_t batch, int64_t head, int64_t query) {
+    ExactRow<DTYPE>(call, batch, head, query).write();
+}
+
 // Ends a row that sees a key: its output and the planes that the caller asked for. `row` is the unnormalised output,
 // padded to whole vectors; `floor` holds the eps sums, or is null.
 template <int DTYPE>
 inline void finish_row(const rls_call& call, int64_t batch, int64_t head, int64_t query, float* row, int64_t width,
                        const RowSums& sums, const Floor* floor) {
-    bool is_right = finish_output(row, width, call.eps, sums, floor) && sums.weight > 0 &&
+    const RowLogs logs = floor || call.rows ? logs_of(sums) : RowLogs{0, 0};
+    bool is_right = finish_output(row, width, call.eps, sums, logs, floor) && sums.weight > 0 &&
                     fabsf(sums.reference) <= MOST_SCORE;
-    if (floor || call.want_rows == RLS_ALL_ROWS) is_right &= is_fine(logs_of(sums)) && sums.plain_bias * 0 == 0;
+    if (floor || call.want_rows == RLS_ALL_ROWS) is_right &= is_fine(logs) && sums.plain_bias * 0 == 0;
     if (!is_right) [[unlikely]]
-        return ExactRow<DTYPE>(call, batch, head, query).write();
+        return write_exactly<DTYPE>(call, batch, head, query);
     write_output(call, batch, head, query, row);
-    if (call.rows) write_rows(call, batch, head, query, sums, floor);
+    if (call.rows) write_rows(call, batch, head, query, sums, logs, floor);
 }
 
 // For a call in passes, whose joint rows stand: writes those anew whose logarithms are too coarse to have been joined.
@@ -138,7 +144,7 @@ int32_t rewrite_coarse_rows(const rls_call& call) {
             if (visible_to(call, query, length_of(call, batch)) == 0) continue;
             const auto log2_of = [&](rls_row plane) { return row_at(call, plane, batch, head, query) * LOG2_E; };
             if (!is_fine({log2_of(RLS_LSE), log2_of(RLS_LSE_STEERED)}))
-                ExactRow<DTYPE>(call, batch, head, query).write();
+                write_exactly<DTYPE>(call, batch, head, query);
         }
     });
     return RLS_OK;

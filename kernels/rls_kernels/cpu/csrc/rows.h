@@ -45,15 +45,15 @@ inline void write_output(const rls_call& call, int64_t batch, int64_t head, int6
 // out = sum A' v. With eps, out = (r out + eps sum w v) / (r + eps sum w) where r = sum A w = 2^(lse_steered - lse);
 // `floor` holds both eps sums, or is null. `row` is the unnormalised output, padded to whole vectors. Returns whether it
 // came out finite.
-inline bool finish_output(float* row, int64_t width, float eps, const RowSums& sums, const Floor* floor) {
+inline bool finish_output(float* row, int64_t width, float eps, const RowSums& sums, RowLogs logs, const Floor* floor) {
     float from_row = 1 / sums.weight, from_floor = 0;
     if (floor) {
-        const RowLogs logs = logs_of(sums);
         const float ratio = exp2f(logs.lse_steered - logs.lse - floor->shift);
         const float divisor = ratio + eps * floor->weight;
         from_row = ratio / divisor / sums.weight;
         from_floor = eps / divisor;
     }
+    // NaN where an element is infinite or NaN.
     vec zero = broadcast(0);
     for (int64_t d = 0; d < width; d += LANES) {
         vec a = mul(load(row + d), broadcast(from_row));
@@ -61,14 +61,16 @@ inline bool finish_output(float* row, int64_t width, float eps, const RowSums& s
         store(row + d, a);
         zero = fma(a, broadcast(0), zero);
     }
-    return reduce_add(zero) == 0;
+    // The second operand wins over NaN.
+    return !any_greater(broadcast(-0.5f), max(zero, broadcast(-1)));
 }
 
 // Writes the planes that the caller asked for.
 inline void write_rows(const rls_call& call, int64_t batch, int64_t head, int64_t query, const RowSums& sums,
-                       const Floor* floor) {
-    const auto put = [&](rls_row plane, float a) { row_at(call, plane, batch, head, query) = a; };
-    const RowLogs logs = logs_of(sums);
+                       RowLogs logs, const Floor* floor) {
+    float* const rows = &row_at(call, RLS_LSE, batch, head, query);
+    const int64_t stride = call.batch * call.query_heads * call.query_length;
+    const auto put = [=](rls_row plane, float a) { rows[plane * stride] = a; };
     put(RLS_LSE_STEERED, logs.lse_steered * LN_2);
     if (call.want_rows == RLS_NORMALISERS && !floor) return;
     put(RLS_LSE, logs.lse * LN_2);

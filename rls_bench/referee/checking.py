@@ -1,0 +1,154 @@
+"""The guards alone: one kernel on one problem, judged by a process that it cannot reach, without a run."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rls_bench.backends.interface import YES, Backend, Call, Support
+from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
+from rls_bench.records.record import Agreement, Status
+from rls_bench.referee import sealed
+from rls_bench.referee.client import Referee
+from rls_bench.referee.contents import Contents
+from rls_bench.referee.messages import Draw
+from rls_bench.referee.pool import Pool
+from rls_bench.referee.results import Tray
+from rls_bench.referee.trial import SLOTS, Trial, Wrong, result_parts
+from rls_bench.referee.words import told
+from rls_bench.timing import stopwatch
+
+# Calls after the first ones, in each of two rounds: a cache that is filled once warm shows in the second.
+_MOST_CALLS = 32
+_ROUND_SECONDS = 1.0
+_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a kernel is right on a problem; ``reason`` is one line where it isn't.
+
+    ``status`` is that of a record: ok, wrong, failed, or unsupported where a backend declines. ``error`` and ``floor``
+    are the first call's relative errors, the kernel's and eager's, of the worst (batch, head); ``ratio`` is error over
+    floor. ``call_ns`` is the least that a call on new contents took, nanoseconds; on CUDA, to queue it.
+    """
+
+    status: Status
+    reason: str = ""
+    error: float | None = None
+    floor: float | None = None
+    ratio: float | None = None
+    call_ns: int | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every guard was met."""
+        return self.status == "ok"
+
+
+def check(kernel: Backend | Callable[[Inputs], Any], problem: Problem, referee: Referee | None = None) -> Verdict:
+    """Whether ``kernel`` is right on ``problem``, on inputs that change from call to call in the same memory.
+
+    ``kernel`` is a backend, or a function of ``Inputs`` that returns what a backend's call does. It runs in this
+    process; inputs come from, and results go to, a process that it doesn't. ``referee``: one to ask for many checks;
+    otherwise one is started for this check alone, which takes seconds.
+
+    Whatever the kernel raises becomes the verdict's reason. Raises RefereeLost where no referee can be had. What this
+    cannot see is told in "What is guarded, and what isn't".
+    """
+    backend = kernel if isinstance(kernel, Backend) else _Function(kernel)
+    with ExitStack() as resources:
+        judge = referee or resources.enter_context(Referee())
+        draw = Draw(problem, secrets.token_hex(8))
+        memory, layout = judge.draw(draw)
+        resources.callback(os.close, memory)
+        tray = sealed.tray()
+        resources.callback(os.close, tray)
+        try:
+            return _Check(backend, Pool(memory, layout), tray, judge, draw).verdict()
+        except Wrong as error:
+            return Verdict("wrong", str(error))
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            return Verdict("out_of_memory", told(error))
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            return Verdict("failed", told(error))
+
+
+class _Function(Backend):
+    """A bare function, as a backend that does everything anew in each call."""
+
+    name = summary = "function"
+
+    def __init__(self, function: Callable[[Inputs], Any]) -> None:
+        self._function = function
+
+    def supports(self, problem: Problem) -> Support:
+        return YES
+
+    def prepare(self, inputs: Inputs) -> Call:
+        return lambda: self._function(inputs)
+
+
+class _Check:
+    def __init__(self, backend: Backend, pool: Pool, tray: int, referee: Referee, draw: Draw) -> None:
+        self._backend = backend
+        self._pool = pool
+        self._memory = tray
+        self._tray = Tray(tray)
+        self._referee = referee
+        self._draw = draw
+        self._least_ns: int | None = None
+
+    def verdict(self) -> Verdict:
+        support = self._backend.supports(self._pool.problem)
+        if not support:
+            return Verdict("unsupported", support.reason)
+        self._tray.lay_out(self._pool.problem, SLOTS)
+        first, second = (Contents(secrets.token_hex(8), bias) for bias in (0, 1))
+        trial = Trial(self._backend, self._pool, first)
+        finding = trial.look(self._tray, second, self._timed)
+        asked = [(first, None), (second, None), (second, 1)][: trial.handed]
+        verdicts = [self._judge(contents, slot, repeats) for slot, (contents, repeats) in enumerate(asked)]
+        if finding is not None:
+            return Verdict(finding.status, finding.reason)
+        for _ in range(_ROUNDS):
+            if all(verdict.passed for verdict in verdicts):
+                verdicts += self._round(trial)
+        judged = next((verdict for verdict in verdicts if not verdict.passed), verdicts[0])
+        status: Status = "ok" if judged.passed else "wrong"
+        return Verdict(status, judged.reason, judged.error, judged.floor, judged.ratio, self._least_ns)
+
+    def _round(self, trial: Trial) -> list[Agreement]:
+        """Calls on contents that change before each; what the last one gave, and one named after the fact."""
+        contents = Contents(secrets.token_hex(8), secrets.randbelow(2))
+        trial.operands.lay(contents)
+        assert self._least_ns is not None
+        calls = max(2, min(_MOST_CALLS, round(_ROUND_SECONDS * 1e9 / max(1, self._least_ns))))
+        timed = stopwatch.Warm(renew=lambda which: trial.operands.renew()).time([trial.call], 0, calls)
+        handed = [(timed.result, 0), (timed.kept, timed.later)]
+        for slot, (result, _) in enumerate(handed):
+            self._tray.put(slot, result_parts(result, self._pool.problem))
+        trial.compare()
+        steps = trial.operands.mix.steps
+        judged = enumerate(Contents(contents.seed, contents.bias, steps - later) for _, later in handed)
+        return [self._judge(each, slot) for slot, each in judged]
+
+    def _timed(self, call: Call) -> Any:
+        start = time.perf_counter_ns()
+        result = call()
+        took_ns = time.perf_counter_ns() - start
+        self._least_ns = took_ns if self._least_ns is None else min(self._least_ns, took_ns)
+        return result
+
+    def _judge(self, contents: Contents, slot: int, repeats: int | None = None) -> Agreement:
+        return self._referee.judge(self._draw, contents, self._memory, slot, self._backend.steers, repeats)
