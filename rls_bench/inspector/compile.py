@@ -68,14 +68,9 @@ def load(source: Source) -> Any:
     return function
 
 
-def compile_for(source: Source, arch: str, again: bool = False) -> Compiled:
-    """``source`` compiled for ``arch`` (``"sm_90"``). Raises InspectionError with Triton's reason where it refuses.
-
-    What Triton's own cache holds is compiled only if ``again`` is asked for.
-    """
+def ast_source(source: Source) -> Any:
+    """``source`` as Triton's own ``ASTSource``. Raises InspectionError for an argument without a type or value."""
     function = load(source)
-    triton = _triton()
-    from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     names = function.arg_names
@@ -90,12 +85,23 @@ def compile_for(source: Source, arch: str, again: bool = False) -> Compiled:
                 constants[path] = leaf
             elif name in source.aligned:
                 aligned.append(path)
-    ast = ASTSource(
+    return ASTSource(
         function,
         {name: _types(source.signature.get(name, "constexpr")) for name in names},
         constexprs=constants,
         attrs={path: [["tt.divisibility", 16]] for path in aligned},
     )
+
+
+def compile_for(source: Source, arch: str, again: bool = False) -> Compiled:
+    """``source`` compiled for ``arch`` (``"sm_90"``). Raises InspectionError with Triton's reason where it refuses.
+
+    What Triton's own cache holds is compiled only if ``again`` is asked for.
+    """
+    ast = ast_source(source)
+    triton = _triton()
+    from triton.backends.compiler import GPUTarget
+
     options = {"num_warps": source.num_warps, "num_stages": source.num_stages, **source.options}
     target = GPUTarget("cuda", capability(arch), 32)
     try:

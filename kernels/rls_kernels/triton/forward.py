@@ -286,7 +286,7 @@ def allocate(call: Call, query: Tensor, return_stats: bool) -> Forward:
 
 class _Describable(NamedTuple):
     shape: list[int]
-    strides: list[int]
+    strides: list[int] | None
     block: list[int]
 
 
@@ -294,15 +294,13 @@ def _describables(call: Call, chosen: Configuration) -> tuple[_Describable, _Des
     """How the hardware describes keys and values; None where it can't, or the ``chosen`` kernel uses pointers."""
     if not chosen.descriptors:
         return None
-    found = []
-    for layout, width in zip((call.key, call.value), call.head_dims, strict=True):
-        strides = describable(layout.shape, layout.strides, call.dtype.itemsize)
-        # Both or neither: each pair compiles to a kernel of its own.
-        if strides is None:
-            return None
-        block = [1, 1, chosen.block_n, configurations.block_width(width)]
-        found.append(_Describable(list(layout.shape), strides, block))
-    return found[0], found[1]
+    key, value = (
+        _Describable(list(layout.shape), strides, [1, 1, chosen.block_n, configurations.block_width(width)])
+        for layout, width in zip((call.key, call.value), call.head_dims, strict=True)
+        for strides in [describable(layout.shape, layout.strides, call.dtype.itemsize)]
+    )
+    # Both or neither: each pair compiles to a kernel of its own.
+    return None if key.strides is None or value.strides is None else (key, value)
 
 
 def _descriptors(
