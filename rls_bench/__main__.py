@@ -1,6 +1,8 @@
 """``python -m rls_bench``: the command line of a checkout that is on the path and was never installed."""
 
-from rls_bench.cli.app import main
+import sys
+
+from rls_bench.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -38,11 +38,11 @@ sys.path[:0] = [str(here / "source" / part) for part in ("", "kernels", "baselin
 # Behind the machine's own packages, which its torch was installed with.
 sys.path.append(str(site))
 
-from rls_bench.cli.app import main  # noqa: E402
+from rls_bench.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.argv[1:1] = ["survey"]
-    main()
+    sys.exit(main())
 '''
 
 
