@@ -52,9 +52,13 @@ accept-inspection: setup
 	$(BIN)/rls-bench inspect --json $(INSPECTION)
 
 # Latency, error, memory, compile and import time of this commit on this machine, kept under results/asv.
+# A changed tree is no commit: its figures are shown, and those of HEAD stay as they are.
 ASV_MACHINE ?= laptop
 asv: asv-machine
-	$(BIN)/asv run --machine $(ASV_MACHINE) --set-commit-hash $$(git rev-parse HEAD) --record-samples $(ASV)
+	@commit=$$(git rev-parse HEAD) && changes=$$(git status --porcelain -- rls_bench kernels baselines benchmarks pyproject.toml) && \
+	if test -z "$$changes"; then keep="--set-commit-hash $$commit"; else keep=--dry-run; \
+	  echo "the sources differ from $$commit, so nothing is saved:"; echo "$$changes"; fi && \
+	$(BIN)/asv run --machine $(ASV_MACHINE) $$keep --record-samples $(ASV)
 
 # GPU, driver and torch as dimensions of the plots, after asv wrote what it knows itself.
 asv-machine: setup

@@ -79,6 +79,15 @@ def test_scores_and_values_beyond_float32_come_out_in_float64() -> None:
         assert relative_error(registry.get("cpu").prepare(inputs)(), judgement.oracle(inputs).output) < 1e-6
 
 
+def test_a_score_less_itself_is_nothing_however_large() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 1, n, 3, generator=generator) for n in (70, 1, 1))
+    inputs = bind(query, key * 1e19, value, torch.ones(1), 0.6, eps=1e-9, return_stats=True)
+    output, stats = registry.get("cpu").prepare(inputs)()
+    assert torch.equal(output, value.expand(output.shape))
+    assert float(stats.kl.abs().max()) < 1e-6
+
+
 def test_plain_weights_that_vanish_where_the_saliency_lifts_are_refused() -> None:
     key = torch.zeros(1, 1, 8, 16)
     key[:, :, 0] = 120 / 4

@@ -45,13 +45,15 @@ class ExactRow {
         });
         const double lse = plain_top + log(plain), lse_steered = steered_top + log(steered);
         double divergence = 0, bias = 0;
+        // Against the top and not the logarithm, which may have lost what the sum adds to it.
+        const auto plain_of = [&](double score) { return exp(score - plain_top) / plain; };
         const auto weight_of = [&](double score, double logit) {
-            return call_.eps > 0 ? log(exp(score - lse) + static_cast<double>(call_.eps)) + logit : score + logit;
+            return call_.eps > 0 ? log(plain_of(score) + static_cast<double>(call_.eps)) + logit : score + logit;
         };
         for_keys([&](int64_t key, double score, double logit) {
-            const double a = exp(score - plain_top) / plain;
-            const double log_steered = score + logit - steered_top - log(steered);
-            divergence += times(a, score - lse - log_steered);
+            const double a = plain_of(score);
+            const double log_a = score - plain_top - log(plain);
+            divergence += times(a, log_a - (score + logit - steered_top - log(steered)));
             bias += times(a, static_cast<double>(bias_[key]));
             top = larger(top, weight_of(score, logit));
         });
@@ -80,13 +82,16 @@ class ExactRow {
     // visit(key, score, logit) for every key that the row sees: scale q k, and strength bias.
     template <class Visit>
     void for_keys(const Visit& visit) {
-        double right[WIDEST];
-        for (int64_t key = 0; key < visible_; ++key) {
-            widen(right, row_of<DTYPE>(call_.key, batch_, kv_, key), call_.head_dim);
-            double dot = 0;
-            for (int64_t d = 0; d < call_.head_dim; ++d) dot += left_[d] * right[d];
-            visit(key, static_cast<double>(call_.scale) * dot, strength_ * static_cast<double>(bias_[key]));
-        }
+        for (int64_t key = 0; key < visible_; ++key)
+            visit(key, score_of(key), strength_ * static_cast<double>(bias_[key]));
+    }
+
+    // Never inlined: the compiler would round it in another order in each loop, and a score less itself must be 0.
+    [[gnu::noinline]] double score_of(int64_t key) const {
+        double right[WIDEST], dot = 0;
+        widen(right, row_of<DTYPE>(call_.key, batch_, kv_, key), call_.head_dim);
+        for (int64_t d = 0; d < call_.head_dim; ++d) dot += left_[d] * right[d];
+        return static_cast<double>(call_.scale) * dot;
     }
 
     static void widen(double* to, const char* row, int64_t elements) {
