@@ -39,7 +39,8 @@ Told = Callable[[Stage, Status, str, float], None]
 def survey(out: Path, device: str, minutes: float, tell: Told = lambda *_: None) -> list[rows.Row]:
     """Run what is left to do into ``out`` within ``minutes``, but for what the caller needs to start and to tell of it.
 
-    Returns the last word on every stage, in order. Raises RlsBenchError where ``out`` cannot be written or holds the survey of another device.
+    Returns the last word on every stage, in order. Raises RlsBenchError where ``out`` cannot be written or holds the
+    survey of another device.
     """
     began = time.monotonic()
     _claim(out, device)
