@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from rls_bench.policy import dispatch
 from rls_bench.policy import lookup as policies
 from rls_bench.problems.binding import bind, check_number, reads_values
 from rls_bench.problems.problem import Problem
-
-_FIELDS = tuple(field.name for field in fields(Problem))
 
 
 def steered_attention(
@@ -166,5 +163,5 @@ def _backend_for(name: str, problem: Problem, policy: str | Path | None) -> Back
         # Loaded here alone: it pulls in torch's compiler, which takes longer to import than torch itself.
         from rls_bench.policy import traced
 
-        return registry.LOADED[traced.resolve(name, policy, *(getattr(problem, field) for field in _FIELDS))]
+        return traced.resolve(name, policy, problem)
     return registry.LOADED[dispatch.resolve(name, problem, policy)]

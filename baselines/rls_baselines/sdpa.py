@@ -91,7 +91,8 @@ def _needs_grad(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-_flash_on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+# torch's own binding of the operator: by torch.ops, a call takes as long again as a short decode step.
+_flash_on_cpu = torch._scaled_dot_product_flash_attention_for_cpu
 _flash_on_cuda = torch.ops.aten._scaled_dot_product_flash_attention.default
 _math = torch.ops.aten._scaled_dot_product_attention_math.default
 _efficient = torch.ops.aten._scaled_dot_product_efficient_attention.default

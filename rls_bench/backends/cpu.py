@@ -81,6 +81,8 @@ class Cpu(Backend):
         tensors = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength, inputs.key_lengths)
         operands = launch.Operands(*tensors, inputs.scale, problem.is_causal)
         if problem.return_stats or (problem.eps and not operands.is_decode):
+            if not problem.eps and operands.is_decode and not operands.copied:
+                return _Decoding(self, inputs, check_values, operands)
             return _InPasses(self, inputs, check_values)
         return _Direct(operands, problem, check_values)
 
@@ -131,6 +133,26 @@ class _InPasses(Anew):
         out, rows = launch.forward(operands, problem.eps, library.ALL_ROWS if problem.return_stats else library.NO_ROWS)
         if not problem.return_stats:
             return out
+        return out, AttentionStats(*attention.statistics(rows))
+
+
+class _Decoding(Anew):
+    """Decode's output and statistics, in one call of the kernel."""
+
+    def __init__(self, backend: Backend, inputs: Inputs, check_values: bool, operands: launch.Operands) -> None:
+        super().__init__(backend, inputs, check_values)
+        self._launch = launch.DecodeRows(operands)
+
+    def steer(
+        self, bias: Tensor, strength: float | Tensor, seen: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As the kernel reads them."""
+        bias, strength, seen = super().steer(bias, strength, seen)
+        return launch.readable(bias), launch.readable(strength), None if seen is None else seen.contiguous()
+
+    def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor, Tensor, Tensor | None]) -> Result:
+        """The kernel's output with its statistics."""
+        out, rows = self._launch(query, key, value, *steering)
         return out, AttentionStats(*attention.statistics(rows))
 
 

@@ -245,7 +245,10 @@ def _joined(logit_bias: Tensor, visible: Tensor | None) -> Tensor:
 
 def _has_own_causal(inputs: Inputs) -> bool:
     """Whether the kernel's own causal mask, which is top-left aligned, serves."""
-    return inputs.problem.masks_causally and inputs.problem.is_square and inputs.key_lengths is None
+    # By a branch: in a trace the comparison would be a symbol, which the kernel doesn't take.
+    if not inputs.problem.masks_causally or not inputs.problem.is_square:
+        return False
+    return inputs.key_lengths is None
 
 
 def _hidden_rows(problem: Problem, visible: Tensor | None) -> Tensor | None:

@@ -42,7 +42,11 @@ def _interpreter_fails(triton: str, numpy: str) -> bool:
 
 
 class Triton(Backend):
-    """Once: tuning and compilation. In the call: the kernel, which reads b and λ as the caller gave them."""
+    """Once: compilation. In the call: the kernel, which reads b and λ as the caller gave them.
+
+    Block sizes are the table's, or what ``rls_kernels.triton.attention.tune`` has kept for such a call: it is never
+    tuned unasked.
+    """
 
     name = "triton"
     summary = "our fused Triton kernels: bias starts the score accumulator"
@@ -101,7 +105,6 @@ class Triton(Backend):
             return (output, differentiable(inputs, AttentionStats(*stats))) if problem.return_stats else output
 
         if inputs.query.device.type == "cuda" and not torch.compiler.is_compiling():
-            attention.tune(*tensors, **options)
             call()
         return call
 

@@ -46,12 +46,13 @@ def _at_most(name: str, inspection: Inspection, value: float, limit: float) -> B
 def _bars(inspection: Inspection, taxes: dict[str, list[Tax]]) -> Iterator[Bar]:
     variant, arch = inspection.variant, inspection.arch
     yield Bar("fits an SM", inspection.key, inspection.limited_by, "one block at least", inspection.fits)
-    if variant.dtype not in _HALF or variant.head_dim not in _WIDTHS:
-        return
     is_backward = variant.kernel.startswith("backward")
     yield _at_most("spill bytes", inspection, inspection.spill_bytes, 0)
     if not is_backward:
         yield _at_most("stack bytes", inspection, inspection.stack_bytes, 0)
+    # Full float32 has no tensor path, and instructions a score are looked after at these widths.
+    if variant.dtype not in _HALF or variant.head_dim not in _WIDTHS:
+        return
     wanted = _PATHS.get(arch, "mma.sync")
     yield Bar("tensor path", inspection.key, inspection.tensor_path, wanted, wanted in inspection.tensor_path)
     for tax in taxes.get(inspection.key, []) if variant.kernel == "prefill" else []:

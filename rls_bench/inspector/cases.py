@@ -30,6 +30,7 @@ def case(shipped: variants.Variant, arch: str) -> Case:
         eps=shipped.eps,
         stats=shipped.stats,
         strength_layout=shipped.strength_layout,
+        extra=shipped.extra,
     )
     source = Source(
         function=shipped.function,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +18,13 @@ class Source:
     """One kernel with everything that its compilation depends on.
 
     ``function`` is ``"module:attribute"`` of a ``triton.jit`` function, a name so that a worker process can find it.
-    ``signature`` maps each run-time argument to its Triton type (``"*bf16"``, ``"fp32"``, ``"i32"``), ``constexprs``
-    the others to their values; ``aligned`` are the arguments that are multiples of 16 (bytes for pointers).
+    ``signature`` maps each run-time argument to its Triton type (``"*bf16"``, ``"fp32"``, ``"i32"``), or to a tuple of
+    them, in which what is no string is a constant; ``constexprs`` the others to their values; ``aligned`` are the
+    arguments that are multiples of 16 (bytes for pointers), all of a tuple.
     """
 
     function: str
-    signature: Mapping[str, str]
+    signature: Mapping[str, str | tuple[Any, ...]]
     constexprs: Mapping[str, Any]
     aligned: tuple[str, ...] = ()
     num_warps: int = 4
@@ -67,26 +68,40 @@ def load(source: Source) -> Any:
     return function
 
 
-def compile_for(source: Source, arch: str, again: bool = False) -> Compiled:
-    """``source`` compiled for ``arch`` (``"sm_90"``). Raises InspectionError with Triton's reason where it refuses.
-
-    What Triton's own cache holds is compiled only if ``again`` is asked for.
-    """
+def ast_source(source: Source) -> Any:
+    """``source`` as Triton's own ``ASTSource``. Raises InspectionError for an argument without a type or value."""
     function = load(source)
-    triton = _triton()
-    from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     names = function.arg_names
     missing = [name for name in names if name not in source.signature and name not in source.constexprs]
     if missing:
         raise InspectionError(f"{source.function}: no type or value for {', '.join(missing)}")
-    ast = ASTSource(
+    constants: dict[tuple[int, ...], Any] = {(names.index(name),): value for name, value in source.constexprs.items()}
+    aligned = []
+    for name, kind in source.signature.items():
+        for path, leaf in _leaves(kind, (names.index(name),)):
+            if not isinstance(leaf, str):
+                constants[path] = leaf
+            elif name in source.aligned:
+                aligned.append(path)
+    return ASTSource(
         function,
-        {name: source.signature.get(name, "constexpr") for name in names},
-        constexprs=dict(source.constexprs),
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in source.aligned},
+        {name: _types(source.signature.get(name, "constexpr")) for name in names},
+        constexprs=constants,
+        attrs={path: [["tt.divisibility", 16]] for path in aligned},
     )
+
+
+def compile_for(source: Source, arch: str, again: bool = False) -> Compiled:
+    """``source`` compiled for ``arch`` (``"sm_90"``). Raises InspectionError with Triton's reason where it refuses.
+
+    What Triton's own cache holds is compiled only if ``again`` is asked for.
+    """
+    ast = ast_source(source)
+    triton = _triton()
+    from triton.backends.compiler import GPUTarget
+
     options = {"num_warps": source.num_warps, "num_stages": source.num_stages, **source.options}
     target = GPUTarget("cuda", capability(arch), 32)
     try:
@@ -104,6 +119,23 @@ def compile_for(source: Source, arch: str, again: bool = False) -> Compiled:
         num_warps=kernel.metadata.num_warps,
         partition_warps=_partition_warps(kernel.asm["ttgir"], kernel.metadata.num_warps),
     )
+
+
+def _leaves(kind: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """Every type or constant of an argument, and where it is: the argument's number, then those inside of tuples."""
+    if isinstance(kind, tuple):
+        for index, part in enumerate(kind):
+            yield from _leaves(part, (*path, index))
+    else:
+        yield path, kind
+
+
+def _types(kind: Any) -> Any:
+    """``kind`` as a signature has it, where constants are told by their place alone."""
+    if isinstance(kind, tuple):
+        parts = [_types(part) for part in kind]
+        return type(kind)(*parts) if hasattr(kind, "_fields") else tuple(parts)
+    return kind if isinstance(kind, str) else "constexpr"
 
 
 def capability(arch: str) -> int:

@@ -25,6 +25,8 @@ class Variant:
     stats: bool = False
     # none (unsteered), scalar, h, bh or bhq: the axes of λ, as in Problem.
     strength_layout: str = "scalar"
+    # Words for what else tells it from others.
+    extra: str = ""
 
     @property
     def title(self) -> str:
@@ -32,6 +34,7 @@ class Variant:
         words = [self.kernel, f"D{self.head_dim}", self.dtype]
         words += [word for word, on in (("causal", self.is_causal), ("eps", self.eps), ("stats", self.stats)) if on]
         words.append("unsteered" if self.strength_layout == "none" else f"λ[{self.strength_layout}]")
+        words += self.extra.split()
         return " ".join(words)
 
 

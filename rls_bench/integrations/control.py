@@ -354,7 +354,9 @@ class Control:
         tracked = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
         place = (sight, view.rows.start, view.queries.start, within.offsets.get(layer, 0))
         shapes = (query.shape, key.shape, value.shape, query.dtype, query.device)
-        same = (alike is None, *place, *shapes, scale, tracked, recorded)
+        # A launch reads memory as it was laid out for its first call.
+        strides = (query.stride(), key.stride(), value.stride())
+        same = (alike is None, *place, *shapes, *strides, scale, tracked, recorded)
         of_strength = (number, self._rows[layer], same)
         call = within.calls.get(of_strength)
         if call is None:

@@ -49,11 +49,16 @@ class Likeness:
         self._metadata = _describe(tuple(tensors.values()))
         # torch.compile's own guard: it compares all that the dispatcher would look at, in under a microsecond.
         self._guard = TensorGuards(*tensors.values(), dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+        # It looks at a tensor's wish for gradients, not at whether they are recorded.
+        self._may_track = any(tensor.requires_grad for tensor in tensors.values())
+        self._records = torch.is_grad_enabled()
 
     def holds(self, *tensors: Tensor) -> bool:
         """Whether these, in the order of those given, are alike."""
+        if self._guard(*tensors) and not (self._may_track and torch.is_grad_enabled() != self._records):
+            return True
         # The guard refuses a tensor that is given twice, as key and value may be.
-        return self._guard(*tensors) or (is_plain(*tensors) and _describe(tensors) == self._metadata)
+        return is_plain(*tensors) and _describe(tensors) == self._metadata
 
     def difference(self, **tensors: Tensor) -> str:
         """What differs first in tensors given by name, in one line."""
@@ -90,7 +95,8 @@ def _of(tensor: Tensor) -> _Metadata:
 
 
 def _surroundings(kind: str) -> _Surroundings:
-    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    is_on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    autocast = torch.get_autocast_dtype(kind) if is_on else None
     return _Surroundings(kind, torch.is_inference_mode_enabled(), autocast)
 
 

@@ -99,8 +99,26 @@ def _found_unnamed() -> str:
     return _DEFAULT_PATHS[0]
 
 
+def is_found(policy: str | Path | None = None) -> bool:
+    """Whether there is a policy that speaks of this machine."""
+    return _guide(policy).has_policy
+
+
+def by_length(
+    problem: Problem, policy: str | Path | None = None
+) -> tuple[tuple[int, ...], tuple[tuple[str, ...], ...]]:
+    """Key lengths, and the available backends that the policy advises up to each, of every problem like this one but
+    for the key length (and the query's, where both are the same)."""
+    return _guide(policy).by_length(problem)
+
+
+def built_in(device: str) -> tuple[str, ...]:
+    """The available backends of the built-in rule."""
+    return tuple(name for name, _ in _usable(BUILT_IN.get(device, ("eager",))))
+
+
 # Shape classes: all that decides but the lengths, which grow with every token decoded.
-_SHAPE = attrgetter(
+SHAPE = (
     "device",
     "dtype",
     "regime",
@@ -117,6 +135,7 @@ _SHAPE = attrgetter(
     "head_dim",
     "value_dim",
 )
+_SHAPE = attrgetter(*SHAPE)
 
 
 # Backends that are registered, steer and are available here, in order of preference.
@@ -132,6 +151,15 @@ class _Guide:
         self._why_not = why_not
         self._known: dict[tuple[object, ...], Stretches] = {}
         self._usable: dict[tuple[str, ...], _Usable] = {}
+
+    @property
+    def has_policy(self) -> bool:
+        return self._policy is not None
+
+    def by_length(self, problem: Problem) -> tuple[tuple[int, ...], tuple[tuple[str, ...], ...]]:
+        known = self._stretches(problem)
+        usable = (self._of(advice.backends) if advice else () for advice in known.advice)
+        return known.ends, tuple(tuple(name for name, _ in each) for each in usable)
 
     def pick(self, problem: Problem, traced: bool = False) -> str:
         for name, backend in self._backends(problem):
@@ -162,6 +190,9 @@ class _Guide:
 
     def _advice(self, problem: Problem) -> Advice | None:
         """What the policy says of ``problem``; None where it lies outside what was measured."""
+        return self._stretches(problem).at(problem.key_length)
+
+    def _stretches(self, problem: Problem) -> Stretches:
         is_square = problem.query_length == problem.key_length
         shape = (*_SHAPE(problem), is_square or problem.query_length)
         try:
@@ -170,7 +201,7 @@ class _Guide:
             kind = policy_file.kind(problem)
             rules = [rule for rule in self._policy.rules if rule.kind == kind] if self._policy else []
             known = self._known[shape] = stretches(rules, policy_file.point(problem), is_square=is_square)
-        return known.at(problem.key_length)
+        return known
 
     def _of(self, names: tuple[str, ...]) -> _Usable:
         if names not in self._usable:

@@ -56,7 +56,7 @@ def _tuned(problem: Problem) -> Configuration | None:
     import torch
     from rls_kernels.triton import tuning
 
-    options = (problem.is_causal, problem.eps > 0, problem.return_stats, problem.strength_layout == "bhq", False)
+    options = (problem.is_causal, problem.eps > 0, problem.return_stats, problem.strength_layout == "bhq")
     shape = tuning.shape_class(
         getattr(torch, problem.dtype),
         (problem.head_dim, problem.value_dim),

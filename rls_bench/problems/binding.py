@@ -193,6 +193,9 @@ def check_number(name: str, number: float) -> None:
     """Raise TypeError or ValueError unless ``number`` is a finite number."""
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise TypeError(f"{name}: wanted a number; got {type(number).__name__}")
+    # A number that a trace doesn't know yet is a symbol, of which nothing can be asked.
+    if torch.compiler.is_compiling():
+        return
     if not math.isfinite(number):
         raise ValueError(f"{name}: wanted a finite number; got {number}")
     if name == "strength" and abs(number) > LARGEST:
@@ -202,15 +205,19 @@ def check_number(name: str, number: float) -> None:
 def _check_broadcast(
     name: str, tensor: Tensor, layouts: dict[int, Any], shapes: dict[int, tuple[int, ...]], query: Tensor
 ) -> None:
-    wanted = ", ".join(str(list(shape)) for shape in shapes.values())
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name}: wanted a Tensor of shape {wanted}; got {type(tensor).__name__}")
+        raise TypeError(f"{name}: wanted a Tensor of shape {_any_of(shapes)}; got {type(tensor).__name__}")
     if tensor.dtype not in (torch.float32, query.dtype):
         raise TypeError(f"{name}: wanted dtype float32 or query's {_dtype(query)}; got {_dtype(tensor)}")
     if tensor.device != query.device:
         raise ValueError(f"{name}: wanted query's device {query.device}; got {tensor.device}")
     if tensor.ndim not in layouts or tuple(tensor.shape) != shapes[tensor.ndim]:
-        raise ValueError(f"{name}: wanted shape {wanted}; got {_shape(tensor)}")
+        raise ValueError(f"{name}: wanted shape {_any_of(shapes)}; got {_shape(tensor)}")
+
+
+def _any_of(shapes: dict[int, tuple[int, ...]]) -> str:
+    # Only where there is an error: text would turn a trace's symbols into constants.
+    return ", ".join(str(list(shape)) for shape in shapes.values())
 
 
 def _bias_shapes(batch: int, heads: int, keys: int) -> dict[int, tuple[int, ...]]:

@@ -29,15 +29,18 @@ PARTIAL = 75
 # Between a stage's own deadline and its end by force; a third of it after an interrupt, on which it writes what it has.
 _GRACE_SECONDS = 9.0
 _POLL_SECONDS = 0.1
+# The program's own start before the stages, and the page after them.
+_AROUND_SECONDS = 12.0
 _TAIL_BYTES = 4000
 
 Told = Callable[[Stage, Status, str, float], None]
 
 
 def survey(out: Path, device: str, minutes: float, tell: Told = lambda *_: None) -> list[rows.Row]:
-    """Run what is left to do into ``out`` within ``minutes``; the last word on every stage, in order.
+    """Run what is left to do into ``out`` within ``minutes``, but for what the caller needs to start and to tell of it.
 
-    Raises RlsBenchError where ``out`` cannot be written or holds the survey of another device.
+    Returns the last word on every stage, in order. Raises RlsBenchError where ``out`` cannot be written or holds the
+    survey of another device.
     """
     began = time.monotonic()
     _claim(out, device)
@@ -80,7 +83,7 @@ def _claim(out: Path, device: str) -> None:
 
 
 def _left(began: float, minutes: float) -> float:
-    return minutes * 60 - (time.monotonic() - began)
+    return minutes * 60 - _AROUND_SECONDS - (time.monotonic() - began)
 
 
 def _run(stage: Stage, out: Path, device: str, seconds: float) -> tuple[Status, str, float]:

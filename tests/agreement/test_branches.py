@@ -18,7 +18,7 @@ from rls_bench.agreement import branches
 from rls_bench.problems.problem import Problem
 
 # What is given in the test, what CUDA tensors alone run, and configurations, which only those who measure give.
-NOT_OF_A_CALL = {"architecture", "multiprocessors", "_device", "tune", "_choice", "_problem", "<lambda>"}
+NOT_OF_A_CALL = {"tune", "choice", "_problem", "<lambda>"}
 GIVEN = "by_query = by_key = configuration"
 
 
@@ -55,9 +55,9 @@ def traced(filename: str) -> Iterator[set[tuple[str, int]]]:
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     """Names of the kernels that are launched; on an sm_90 of 132 multiprocessors that does nothing."""
-    from rls_kernels.triton import launch
+    from rls_kernels.triton import call, forward, gradients
     from triton.runtime.jit import KernelInterface
 
     names: set[str] = set()
@@ -66,14 +66,19 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         return lambda *arguments, **options: names.add(kernel.fn.__name__)
 
     monkeypatch.setattr(KernelInterface, "__getitem__", launcher)
-    monkeypatch.setattr(launch, "architecture", lambda device: 90)
-    monkeypatch.setattr(launch, "multiprocessors", lambda device: 132)
-    return names
+    for module in (call, forward, gradients):
+        monkeypatch.setattr(module, "architecture", lambda device: 90)
+    monkeypatch.setattr(forward, "multiprocessors", lambda device: 132)
+    # What was prepared for this GPU is launched nowhere else, nor the other way round.
+    forward.prepared.cache_clear()
+    yield names
+    forward.prepared.cache_clear()
 
 
 def launch_all(problems: list[Problem]) -> None:
     """What the backend would launch, on memory that nobody looks into."""
-    from rls_kernels.triton import launch
+    from rls_kernels.triton import forward, gradients
+    from rls_kernels.triton.call import Call, Tensors
 
     biases = {"k": (1, 1), "bk": (None, 1), "bhk": (None, None)}
     strengths = {"scalar": (1, 1, 1), "h": (1, None, 1), "bh": (None, None, 1), "bhq": (None, None, None)}
@@ -86,22 +91,27 @@ def launch_all(problems: list[Problem]) -> None:
         strength_axes = [size or axis for size, axis in zip(strengths[problem.strength_layout], axes, strict=True)]
         lengths = torch.empty(problem.batch, dtype=torch.int32) if problem.has_key_lengths else None
         bias, strength = torch.empty(*bias_axes, problem.key_length), torch.empty(strength_axes)
-        call = launch.Call(query, key, value, bias, strength, lengths, 1.0, problem.eps, problem.is_causal)
-        result = launch.forward(call, problem.return_stats)
+        tensors = Tensors(query, key, value, bias, strength, lengths)
+        call = Call.of(tensors, 1.0, problem.eps, problem.is_causal)
+        result = forward.forward(call, tensors, problem.return_stats)
         if problem.requires_grad:
-            launch.backward(call, result, torch.empty_like(result.out))
+            gradients.backward(call, tensors, result, torch.empty_like(result.out))
 
 
 def test_every_line_of_the_launcher_runs_and_every_kernel_is_launched(launched: set[str]) -> None:
-    from rls_kernels.triton import launch
+    from rls_kernels.triton import forward, gradients
 
-    source = Path(launch.__file__).read_text()
-    every, text = lines_of(compile(source, launch.__file__, "exec")), source.splitlines()
-    with traced(launch.__file__) as seen:
-        launch_all(branches.cases("cpu"))
-    missed = {(name, line) for name, line in every - seen if name not in NOT_OF_A_CALL}
-    assert {(name, text[line - 1].strip()) for name, line in missed} <= {("backward", GIVEN)}
-    assert launched == {name for name in vars(launch) if name.endswith("_kernel")}
+    kernels: set[str] = set()
+    for module in (forward, gradients):
+        forward.prepared.cache_clear()
+        source = Path(module.__file__).read_text()
+        every, text = lines_of(compile(source, module.__file__, "exec")), source.splitlines()
+        with traced(module.__file__) as seen:
+            launch_all(branches.cases("cpu"))
+        missed = {(name, line) for name, line in every - seen if name not in NOT_OF_A_CALL}
+        assert {(name, text[line - 1].strip()) for name, line in missed} <= {("backward", GIVEN)}
+        kernels |= {name for name in vars(module) if name.endswith("_kernel")}
+    assert launched == kernels
 
 
 def test_the_small_cases_do_not_reach_all(launched: set[str]) -> None:

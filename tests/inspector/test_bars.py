@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from inspector.found import PER_QUERY, STEERED, UNSTEERED, inspection
 
@@ -30,6 +32,13 @@ def test_each_bar_can_be_missed(changes, name):
     assert name in unmet(inspection(UNSTEERED, **changes))
 
 
+@pytest.mark.parametrize("changes", [{"dtype": "fp32"}, {"head_dim": 256}, {"kernel": "prefill-wide", "eps": True}])
+def test_no_dtype_width_or_kernel_may_spill(changes):
+    variant = replace(STEERED, **changes)
+    assert unmet(inspection(variant)) == []
+    assert unmet(inspection(variant, spill_bytes=4)) == ["spill bytes"]
+
+
 def test_the_steering_tax_can_be_missed():
     base = inspection(UNSTEERED)
     assert unmet(base, inspection(STEERED, fp32=4.5)) == ["steering tax, fp32 a score"]
@@ -39,8 +48,6 @@ def test_the_steering_tax_can_be_missed():
 
 
 def test_a_backward_kernel_may_have_a_stack_and_no_spills():
-    from dataclasses import replace
-
     backward = replace(STEERED, kernel="backward")
     assert unmet(inspection(backward, stack_bytes=8)) == []
     assert unmet(inspection(backward, spill_bytes=8)) == ["spill bytes"]

@@ -14,11 +14,10 @@ from rls_kernels.triton import variants
 from rls_kernels.triton.variants import Variant
 from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 
 from rls_bench.inspector.cases import case
-from rls_bench.inspector.compile import load
+from rls_bench.inspector.compile import ast_source
 
 ARCH, HEAD_DIM = 80, 64
 SWITCHES = list(itertools.product((False, True), repeat=3))
@@ -27,23 +26,22 @@ SWITCHES = list(itertools.product((False, True), repeat=3))
 def parse(variant: Variant) -> str:
     """Triton's own dialect of ``variant``, the first thing that it compiles to."""
     source = case(variant, f"sm_{variant.arch}").source
-    function = load(source)
-    names = function.arg_names
-    signature = {name: source.signature.get(name, "constexpr") for name in names}
+    ast = ast_source(source)
     target = GPUTarget("cuda", variant.arch, 32)
     backend = make_backend(target)
     options = backend.parse_options({"num_warps": source.num_warps, "num_stages": source.num_stages})
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)
-    module = ASTSource(function, signature, dict(source.constexprs)).make_ir(
+    module = ast.make_ir(
         target, options, backend.get_codegen_implementation(options), backend.get_module_map(), context
     )
     return str(module)
 
 
 def with_lengths(variant: Variant) -> Variant:
-    return replace(variant, constexprs={**variant.constexprs, "HAS_LENGTHS": True})
+    operands = variant.signature["operands"]._replace(lengths_ptr="*i32")
+    return replace(variant, signature={**variant.signature, "operands": operands})
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
@@ -60,16 +58,17 @@ def test_prefill(causal: bool, eps: bool, stats: bool, layout: str, dtype: str) 
 @pytest.mark.parametrize("per_head", [False, True])
 @pytest.mark.parametrize(("causal", "eps", "stats"), SWITCHES)
 def test_decode(causal: bool, eps: bool, stats: bool, per_head: bool) -> None:
-    variant = variants.decode(ARCH, HEAD_DIM, eps=eps)
-    options = {"CAUSAL": causal, "STATS": stats, "BIAS_PER_HEAD": per_head}
-    assert "tt.dot" in parse(with_lengths(replace(variant, constexprs={**variant.constexprs, **options})))
+    for dtype in ("bf16", "fp32"):
+        variant = variants.decode(ARCH, HEAD_DIM, dtype, is_causal=causal, eps=eps, stats=stats, bias_per_head=per_head)
+        assert "tt.dot" in parse(with_lengths(variant))
 
 
 @pytest.mark.parametrize(("causal", "eps", "per_query"), SWITCHES)
 def test_backward(causal: bool, eps: bool, per_query: bool) -> None:
-    for variant in variants.backward(ARCH, HEAD_DIM, is_causal=causal, eps=eps):
-        constants = {**variant.constexprs, "PER_QUERY": per_query}
-        assert "tt.dot" in parse(with_lengths(replace(variant, constexprs=constants)))
+    layout = "bhq" if per_query else "scalar"
+    for dtype in ("bf16", "fp32"):
+        for variant in variants.backward(ARCH, HEAD_DIM, dtype, is_causal=causal, eps=eps, strength_layout=layout):
+            assert "tt.dot" in parse(with_lengths(variant))
 
 
 def test_what_triton_refuses_is_seen() -> None:

@@ -21,13 +21,14 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Clock:
     """Times a launch by the configuration that it ran last."""
 
-    def __init__(self, refuses: tuple[Configuration, ...] = ()) -> None:
+    def __init__(self, refuses: tuple[Configuration, ...] = (), refusal: Exception | None = None) -> None:
         self.ran: list[Configuration] = []
         self.refuses = refuses
+        self.refusal = refusal or triton.runtime.errors.OutOfResources(300_000, 100_000, "shared memory")
 
     def run(self, configuration: Configuration) -> None:
         if configuration in self.refuses:
-            raise triton.runtime.errors.OutOfResources(300_000, 100_000, "shared memory")
+            raise self.refusal
         self.ran.append(configuration)
 
     def time(self, launch: object) -> float:
@@ -52,9 +53,30 @@ def test_another_device_or_problem_is_another_choice() -> None:
     assert tuning.kept("gpu", "other") is None
 
 
-def test_a_refused_candidate_is_passed_over() -> None:
-    clock = Clock(refuses=(FAST,))
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        triton.runtime.errors.OutOfResources(300_000, 100_000, "shared memory"),
+        triton.runtime.errors.PTXASError("ptxas died with signal 11"),
+        RuntimeError("PassManager::run failed"),
+    ],
+)
+def test_a_refused_candidate_is_passed_over(refusal: Exception) -> None:
+    clock = Clock(refuses=(FAST,), refusal=refusal)
     assert tuning.tune("gpu", "problem", FIRST, clock.run, clock.time) == FIRST
+
+
+def test_a_fault_of_the_device_ends_tuning() -> None:
+    clock = Clock(refuses=(FAST,), refusal=RuntimeError("Triton Error [CUDA]: an illegal memory access"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        tuning.tune("gpu", "problem", FIRST, clock.run, clock.time)
+
+
+def test_float32_candidates_are_tiles_that_fit() -> None:
+    first = Configuration(64, 32, 4, 2, masked_n=32, slice_d=16)
+    found = tuning.candidates(first)
+    assert len(found) == 5
+    assert all(one.slice_d == 16 and one.block_m * one.block_n <= 64 * 32 for one in found)
 
 
 def test_every_candidate_refused_raises_the_refusal() -> None:

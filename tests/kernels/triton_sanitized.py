@@ -5,12 +5,16 @@ argument ``planted`` it runs a kernel whose bias load has no mask, which must be
 """
 
 import sys
+from dataclasses import replace
 
 import torch
 import triton
 import triton.language as tl
-from rls_kernels.triton import launch, tiles
+from rls_kernels.triton import tiles
+from rls_kernels.triton.call import Call, Tensors
 from rls_kernels.triton.configurations import Configuration
+from rls_kernels.triton.forward import Decode, Prefill
+from rls_kernels.triton.gradients import backward
 
 # ttsem models no inline assembly.
 tiles.HAS_ASSEMBLY = tl.constexpr(False)
@@ -27,30 +31,30 @@ CASES = [
 
 
 def draw(query_length: int, key_length: int, head_dim: int, value_dim: int, heads: int, kv_heads: int, causal: bool,
-         padded: bool, eps: float, per_query: bool, dtype: torch.dtype) -> launch.Call:  # fmt: skip
+         padded: bool, eps: float, per_query: bool, dtype: torch.dtype) -> tuple[Call, Tensors]:  # fmt: skip
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device="cuda")
 
-    return launch.Call(
+    tensors = Tensors(
         query=normal(2, heads, query_length, head_dim).to(dtype),
         key=normal(2, kv_heads, key_length, head_dim).to(dtype),
         value=normal(2, kv_heads, key_length, value_dim).to(dtype),
         bias=normal(2, heads, key_length),
         strength=normal(2, heads, query_length if per_query else 1),
         key_lengths=torch.tensor([0, key_length - 3], dtype=torch.int32, device="cuda") if padded else None,
-        scale=head_dim**-0.5,
-        eps=eps,
-        is_causal=causal,
     )
+    return Call.of(tensors, head_dim**-0.5, eps, causal), tensors
 
 
 def every_kernel() -> None:
     for case in CASES:
-        call = draw(*case)
-        forward = launch.prefill(call, return_stats=True, configuration=SMALL)
-        launch.prefill(call, return_stats=False, configuration=SMALL)
-        launch.backward(call, forward, torch.randn_like(forward.out), configuration=SMALL)
-        launch.decode(draw(3, 67, *case[2:]), return_stats=True)
+        call, tensors = draw(*case)
+        small = replace(SMALL, slice_d=16 if call.dtype == torch.float32 else None)
+        forward = Prefill(call, True, small)(tensors)
+        Prefill(call, False, small)(tensors)
+        backward(call, tensors, forward, torch.randn_like(forward.out), small)
+        call, tensors = draw(3, 67, *case[2:])
+        Decode(call, True)(tensors)
 
 
 @triton.jit

@@ -45,7 +45,7 @@ def test_the_tiles_are_those_that_were_tuned_here(h100: None, monkeypatch: pytes
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tuning._load.cache_clear()
     assert model.PROBE.measure(call, "triton", LONG)["tiles"] == "the table's"
-    shape = tuning.shape_class(torch.bfloat16, (128, 128), (32768, 32768), 8, (False, False, False, False, False))
+    shape = tuning.shape_class(torch.bfloat16, (128, 128), (32768, 32768), 8, (False, False, False, False))
     narrow = replace(configurations.prefill(90, 128, 2), block_m=64, num_warps=4)
     tuning._keep("NVIDIA H100", shape, narrow)
     found = model.PROBE.measure(call, "triton", LONG)

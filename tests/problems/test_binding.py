@@ -178,9 +178,13 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_a_wrong_call_says_what_was_wanted_and_what_came(
     change: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error) as raised:
-        steered_attention(**{**good(), **change})
-    assert str(raised.value) == message
+    # What is remembered of right calls, or of this one, lets none of them through.
+    for also_right in ({}, {"strength": torch.ones(4)}, {"key_lengths": torch.tensor([3, 5])}):
+        steered_attention(**{**good(), **also_right})
+    for _ in range(2):
+        with pytest.raises(error) as raised:
+            steered_attention(**{**good(), **change})
+        assert str(raised.value) == message
 
 
 def test_the_call_that_the_wrong_ones_are_made_from_is_right() -> None:

@@ -24,6 +24,7 @@ def stage(name: str, weight: float = 1.0, **options: object) -> Stage:
 def survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     """Runs stages that are a line of Python each for some seconds; how each ended, by name."""
     monkeypatch.setattr(conductor, "_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(conductor, "_AROUND_SECONDS", 0.0)
 
     def run(lines: dict[Stage, str], seconds: float = 20.0, device: str = "cpu") -> dict[str, tuple[str, str]]:
         stages = (*lines, LAST)

@@ -55,8 +55,9 @@ def steered_attention(
 
 def statistics(rows: Tensor) -> RowStatistics:
     """From float32 rows [ROWS, B, Hq, Lq], all of them filled."""
-    planes = (lib.LSE, lib.LSE_STEERED, lib.ENTROPY, lib.ENTROPY_STEERED, lib.DIVERGENCE)
-    return RowStatistics(*(rows[plane] for plane in planes))
+    planes = rows.unbind()
+    wanted = (lib.LSE, lib.LSE_STEERED, lib.ENTROPY, lib.ENTROPY_STEERED, lib.DIVERGENCE)
+    return RowStatistics(*(planes[plane] for plane in wanted))
 
 
 # Defined by schema: the wrapper of torch.library.custom_op costs more than a short decode step itself.

@@ -156,6 +156,33 @@ class Launch:
         return out
 
 
+class DecodeRows:
+    """Output and all rows of decode calls shaped and laid out as ``operands``, eps 0 and no gradients; any number of
+    threads may call one, and it keeps no tensor."""
+
+    def __init__(self, operands: Operands) -> None:
+        self._row_shape, self._value_dim = operands.row_shape, operands.value.shape[3]
+        self._like = operands.call(
+            0.0, operands.query.new_empty((*self._row_shape, self._value_dim)), lib.ALL_ROWS, None
+        )
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, strength: Tensor, key_lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """[B, Hq, Lq, Dv] in query's dtype and float32 [ROWS, B, Hq, Lq]; all tensors as ``Operands`` holds them."""
+        out = query.new_empty((*self._row_shape, self._value_dim))
+        rows = query.new_empty((lib.ROWS, *self._row_shape), dtype=torch.float32)
+        # Copying the struct takes a tenth of building it.
+        call = lib.Call.from_buffer_copy(self._like)
+        call.threads = torch.get_num_threads()
+        call.query.data, call.key.data, call.value.data = query.data_ptr(), key.data_ptr(), value.data_ptr()
+        call.out.data, call.rows = out.data_ptr(), rows.data_ptr()
+        call.bias, call.strength = bias.data_ptr(), strength.data_ptr()
+        call.key_lengths = None if key_lengths is None else key_lengths.data_ptr()
+        lib.library().forward(call)
+        return out, rows
+
+
 def is_readable(figures: Tensor) -> bool:
     """Whether the kernel can read bias or strength where it lies."""
     return figures.dtype is torch.float32 and (figures.dim() == 0 or figures.stride(-1) == 1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rls_kernels.triton import launch
+from rls_kernels.triton import forward, gradients
+from rls_kernels.triton.call import Call, Tensors
+from rls_kernels.triton.operands import Forward
 
 
 def steered_attention(
@@ -22,7 +25,6 @@ def steered_attention(
     eps: float = 0.0,
     is_causal: bool = False,
     return_stats: bool = False,
-    allow_tf32: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """``softmax(log(softmax(Z) + eps) + λ b) v`` with ``Z = scale · q kᵀ``, over visible keys alone.
 
@@ -34,9 +36,39 @@ def steered_attention(
     Gradients flow to query, key, value, bias and strength through the output; the statistics have none.
     """
     out, _, _, stats = steered_forward(
-        query, key, value, bias, strength, key_lengths, scale, eps, is_causal, return_stats, allow_tf32
+        query, key, value, bias, strength, key_lengths, scale, eps, is_causal, return_stats
     )
     return out, stats
+
+
+def prepare(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    strength: Tensor,
+    key_lengths: Tensor | None = None,
+    *,
+    scale: float,
+    eps: float = 0.0,
+    is_causal: bool = False,
+    return_stats: bool = False,
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]:
+    """`steered_attention` for operands laid out as these (shapes, strides, dtypes, device), decided once.
+
+    What comes back takes such operands and launches, with nothing between: no operator of torch's, so that nothing
+    traces or differentiates it. It checks no layout. Threads may share it.
+    """
+    tensors = Tensors(query, key, value, bias, strength, key_lengths)
+    run = forward.prepared(Call.of(tensors, scale, eps, is_causal), return_stats)
+
+    def call(
+        query: Tensor, key: Tensor, value: Tensor, bias: Tensor, strength: Tensor, key_lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        written = run(Tensors(query, key, value, bias, strength, key_lengths))
+        return written.out, written.stats
+
+    return call
 
 
 def tune(
@@ -51,15 +83,14 @@ def tune(
     eps: float = 0.0,
     is_causal: bool = False,
     return_stats: bool = False,
-    allow_tf32: bool = False,
 ) -> None:
     """Choose block sizes for such a call by measuring, unless that was done before; later calls use the choice.
 
-    Only prefill is tuned; the choice is kept on disk by device, versions and shape class. Needs CUDA tensors.
+    Only prefill is tuned; the choice is kept on disk by device, versions and shape class. Needs CUDA tensors. Nothing
+    else tunes: each candidate is a kernel to compile, which a few calls would never win back.
     """
-    call = launch.Call(query, key, value, bias, strength, key_lengths, scale, eps, is_causal, allow_tf32)
-    if not launch.is_decode(call):
-        launch.tune(call, return_stats)
+    tensors = Tensors(query, key, value, bias, strength, key_lengths)
+    forward.tune(Call.of(tensors, scale, eps, is_causal), tensors, return_stats)
 
 
 @torch.library.custom_op("rls_kernels::steered_forward", mutates_args=())
@@ -74,11 +105,12 @@ def steered_forward(
     eps: float,
     is_causal: bool,
     return_stats: bool,
-    allow_tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """out, lse, norm and stats of ``launch.Forward``."""
-    call = launch.Call(query, key, value, bias, strength, key_lengths, scale, eps, is_causal, allow_tf32)
-    return tuple(launch.forward(call, return_stats))  # type: ignore[return-value]
+    """out, lse, norm and stats of ``operands.Forward``."""
+    tensors = Tensors(query, key, value, bias, strength, key_lengths)
+    call = Call.of(tensors, scale, eps, is_causal)
+    written = forward.forward(call, tensors, return_stats)
+    return written.out, written.lse, written.norm, written.stats
 
 
 @steered_forward.register_fake
@@ -93,7 +125,6 @@ def _(
     eps: float,
     is_causal: bool,
     return_stats: bool,
-    allow_tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, heads, length, _ = query.shape
     rows = (batch, heads, length)
@@ -120,11 +151,13 @@ def steered_backward(
     scale: float,
     eps: float,
     is_causal: bool,
-    allow_tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value, bias and strength for ``gradient`` = dout."""
-    call = launch.Call(query, key, value, bias, strength, key_lengths, scale, eps, is_causal, allow_tf32)
-    return tuple(launch.backward(call, launch.Forward(out, lse, norm, norm), gradient))  # type: ignore[return-value]
+    tensors = Tensors(query, key, value, bias, strength, key_lengths)
+    call = Call.of(tensors, scale, eps, is_causal)
+    saved = Forward(out, lse, norm, norm)
+    found = gradients.backward(call, tensors, saved, gradient)
+    return found.query, found.key, found.value, found.bias, found.strength
 
 
 @steered_backward.register_fake
@@ -142,22 +175,21 @@ def _(
     scale: float,
     eps: float,
     is_causal: bool,
-    allow_tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     tensors = (query, key, value, bias, strength)
     return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)  # type: ignore[return-value]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.scale, ctx.eps, ctx.is_causal, _, ctx.allow_tf32 = inputs
+    *tensors, ctx.scale, ctx.eps, ctx.is_causal, _ = inputs
     out, lse, norm, stats = output
     ctx.save_for_backward(*tensors, out, lse, norm)
     ctx.mark_non_differentiable(lse, norm, stats)
 
 
 def _differentiate(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Any, ...]:
-    gradients = steered_backward(*ctx.saved_tensors, gradient, ctx.scale, ctx.eps, ctx.is_causal, ctx.allow_tf32)
-    return *gradients, None, None, None, None, None, None
+    gradients = steered_backward(*ctx.saved_tensors, gradient, ctx.scale, ctx.eps, ctx.is_causal)
+    return *gradients, None, None, None, None, None
 
 
 steered_forward.register_autograd(_differentiate, setup_context=_save)

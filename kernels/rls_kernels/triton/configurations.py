@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+# Columns of a head that full float32 multiplies at a time.
+_SLICE = 16
 # Powers of two that λb may span in the narrow kernel. The weights that statistics are of are float16 always, and log p
 # must stay small, its product with p being rounded. Float16 must keep the precision of a weight that is large without
 # steering alone. Bfloat16 has range enough; its sums, divided by eps, must stay within float32.
@@ -25,7 +27,8 @@ class Configuration:
     the loops which rows are its own, so that no register holds it across them. With ``descriptors`` blocks of keys and
     values that need no mask are loaded by tensor descriptors (TMA), where the tensors' layout allows that. Those that
     need one have ``masked_n`` keys: they are few, but as wide as the others they would hold the most registers of
-    a kernel, and on the diagonal multiply more of what is hidden.
+    a kernel, and on the diagonal multiply more of what is hidden. With ``slice_d`` the products over a head's columns
+    take so many of them at a time, as full float32 needs.
     """
 
     block_m: int
@@ -38,6 +41,7 @@ class Configuration:
     rows_anew: bool = False
     descriptors: bool = False
     masked_n: int = 32
+    slice_d: int | None = None
 
     def constants(self) -> dict[str, Any]:
         """Block sizes, warps and stages as every kernel's launch takes them."""
@@ -64,11 +68,13 @@ def prefill(
     # tcgen05 gives each thread a whole row; one partial sum is all there is to keep.
     partials = 1 if arch == 100 else 8
     if element_bytes == 4:
-        # Full float32 runs on the ordinary pipes, and its tiles are twice as wide.
-        keys = 32 if head_dim <= 128 else 16
-        return Configuration(64 if head_dim <= 64 else 32, keys, 4, 2, partials, masked_n=keys)
+        # Full float32 runs on the ordinary pipes: a thread holds rows of both tiles, a slice of the head at a time.
+        keys = 32 if head_dim <= (64 if arch >= 100 else 128) else 16
+        queries = 32 if has_eps and head_dim > 128 else 64
+        warps = 4 if head_dim <= 64 and not has_eps else 8
+        return Configuration(queries, keys, warps, 2, partials, masked_n=keys, slice_d=_SLICE)
     if head_dim > 128:
-        return Configuration(64, 32, 4, 2, partials)
+        return Configuration(64, 32, 8, 2, partials)
     # Sums by dot where instructions bind before tensor throughput does, and where wide heads leave no registers.
     by_dot = (arch in (80, 90, 100) or head_dim > 64) and not exact_sums
     # The narrowest tile that the matrix unit sums into; on sm_90 a wider one compiles to less. Eps keeps a sum of plain
@@ -115,7 +121,7 @@ def columns(arch: int) -> int:
 def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
     """The configuration of the narrow kernel, 16-bit inputs alone."""
     if head_dim > 128:
-        return Configuration(64, 32, 4, 2)
+        return Configuration(64, 32, 8, 2)
     if arch == 90:
         return Configuration(128, 64, 8, 2, bias_early=stats, descriptors=stats and head_dim > 64)
     if arch == 100:
@@ -125,6 +131,8 @@ def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
 
 def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:
     """The configuration of the decode kernels; ``block_m`` is the most rows (queries × group heads) of one tile."""
+    if element_bytes == 4:
+        return Configuration(16, 16, num_warps=8, num_stages=2, slice_d=_SLICE)
     keys = 64 if head_dim * element_bytes <= 256 else 32
     return Configuration(64, keys, num_warps=4, num_stages=2 if head_dim * element_bytes > 256 else 3)
 
@@ -134,8 +142,9 @@ def backward(
 ) -> tuple[Configuration, Configuration]:
     """The configurations of the two backward kernels, by query and by key; eps keeps more of each score."""
     if element_bytes == 4:
-        small = Configuration(32, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=1)
-        return small, small
+        keys = 32 if head_dim <= 128 else 16
+        by_query = Configuration(32, keys, num_warps=8, num_stages=1, slice_d=_SLICE)
+        return by_query, Configuration(16, keys, num_warps=8, num_stages=1, slice_d=_SLICE)
     if head_dim > 128:
         wide = Configuration(64, 32, num_warps=8, num_stages=1)
         return wide, wide

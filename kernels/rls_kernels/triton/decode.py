@@ -13,41 +13,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rls_kernels.triton.tiles import LN_2, LOG2_E, dot, finite, load_tile, store_stats
+from rls_kernels.triton.operands import SIZES
+from rls_kernels.triton.tiles import LN_2, LOG2_E, dot, dot_rows, finite, load_tile, start_of, store_stats
 
 # What a split leaves of each row: maximum and sum of the steered weights; of the plain ones; of w; and three moments.
 ROW_FIGURES = tl.constexpr(9)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def decode_kernel(
-    query_ptr,
-    key_ptr,
-    value_ptr,
-    bias_ptr,
-    strength_ptr,
-    lengths_ptr,
+    operands,
     partial_out_ptr,
     partial_weighted_ptr,
     partial_rows_ptr,
-    stride_qb,
-    stride_qh,
-    stride_qm,
-    stride_qd,
-    stride_kb,
-    stride_kh,
-    stride_kn,
-    stride_kd,
-    stride_vb,
-    stride_vh,
-    stride_vn,
-    stride_vd,
-    stride_bias_b,
-    stride_bias_h,
-    stride_bias_n,
-    stride_strength_b,
-    stride_strength_h,
-    stride_strength_m,
     scale,
     batches,
     query_heads,
@@ -58,16 +36,15 @@ def decode_kernel(
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     CAUSAL: tl.constexpr,
-    HAS_LENGTHS: tl.constexpr,
     STEERED: tl.constexpr,
     BIAS_PER_HEAD: tl.constexpr,
     HAS_EPS: tl.constexpr,
     STATS: tl.constexpr,
-    PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
+    SLICE_D: tl.constexpr,
 ):
     """One split of the keys (``split_length`` of them, a multiple of BLOCK_N) of one KV head.
 
@@ -87,24 +64,25 @@ def decode_kernel(
     key_rows = tl.arange(0, BLOCK_N)
     columns = tl.arange(0, BLOCK_D)
     value_columns = tl.arange(0, BLOCK_DV)
-    limit = tl.load(lengths_ptr + batch) if HAS_LENGTHS else key_length
+    limit = tl.load(operands.lengths_ptr + batch) if operands.lengths_ptr is not None else key_length
     last_key = position + (key_length - query_length)
 
-    query = tl.load(
-        query_ptr
-        + batch * stride_qb
-        + (head * stride_qh + position * stride_qm)[:, None]
-        + columns[None, :] * stride_qd,
-        mask=in_range[:, None] & (columns < HEAD_DIM)[None, :],
-        other=0.0,
-    )
-    key_ptr += batch * stride_kb + kv_head * stride_kh
-    value_ptr += batch * stride_vb + kv_head * stride_vh
-    bias_ptr += batch * stride_bias_b
+    # Where each row's query starts [M], or with SLICE_D None the whole tile.
+    query = operands.query.ptr + batch * operands.query.strides.batch
+    query = query + (head * operands.query.strides.head + position * operands.query.strides.row)
+    if SLICE_D is None:
+        query = tl.load(
+            query[:, None] + columns[None, :] * operands.query.strides.column,
+            mask=in_range[:, None] & (columns < HEAD_DIM)[None, :],
+            other=0.0,
+        )
+    key_ptr = start_of(operands.key, batch, kv_head)
+    value_ptr = start_of(operands.value, batch, kv_head)
+    bias_ptr = operands.bias.ptr + batch * operands.bias.strides.batch
     scale_2 = scale * LOG2_E
     if STEERED:
         strength = tl.load(
-            strength_ptr + batch * stride_strength_b + head * stride_strength_h + position * stride_strength_m,
+            start_of(operands.strength, batch, head) + position * operands.strength.strides.figure,
             mask=in_range,
             other=0.0,
         )
@@ -127,14 +105,19 @@ def decode_kernel(
         visible = in_range[:, None] & (keys < limit)[None, :]
         if CAUSAL:
             visible = visible & (keys[None, :] <= last_key[:, None])
-        key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, True)
-        value = load_tile(value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, True)
-        plain = dot(query, key.T, tl.zeros([BLOCK_M, BLOCK_N], tl.float32), PRECISION) * scale_2
+        key = 0.0
+        if SLICE_D is None:
+            key = load_tile(key_ptr, operands.key.strides, start_n, key_rows, limit, columns, HEAD_DIM, True)
+        value = load_tile(value_ptr, operands.value.strides, start_n, key_rows, limit, value_columns, VALUE_DIM, True)
+        plain = dot_rows(
+            query, key, operands.query.strides.column, in_range, key_ptr, operands.key.strides, start_n, key_rows,
+            limit, HEAD_DIM, SLICE_D,
+        ) * scale_2  # fmt: skip
         logit_bias = tl.zeros_like(plain)
         if STEERED:
-            bias_row = bias_ptr + tl.cast(keys, tl.int64) * stride_bias_n
+            bias_row = bias_ptr + tl.cast(keys, tl.int64) * operands.bias.strides.figure
             if BIAS_PER_HEAD:
-                pointers = bias_row[None, :] + (head * stride_bias_h)[:, None]
+                pointers = bias_row[None, :] + (head * operands.bias.strides.head)[:, None]
                 logit_bias = strength_2[:, None] * tl.load(pointers, mask=visible, other=0.0)
             else:
                 logit_bias = strength_2[:, None] * tl.load(bias_row, mask=keys < limit, other=0.0)[None, :]
@@ -144,7 +127,7 @@ def decode_kernel(
         logits = logits - finite(new_max)[:, None]
         weights = tl.exp2(logits)
         decay = tl.exp2(row_max - finite(new_max))
-        out = dot(weights.to(value.dtype), value, out * decay[:, None], PRECISION)
+        out = dot(weights.to(value.dtype), value, out * decay[:, None])
 
         if HAS_EPS or STATS:
             plain = tl.where(visible, plain, float("-inf"))
@@ -168,7 +151,7 @@ def decode_kernel(
             raised = tl.exp2(hidden - finite(new_weight_max)[:, None])
             weight_decay = tl.exp2(weight_max - finite(new_weight_max))
             weight_sum = weight_sum * weight_decay + tl.sum(raised, 1)
-            weighted = dot(raised.to(value.dtype), value, weighted * weight_decay[:, None], PRECISION)
+            weighted = dot(raised.to(value.dtype), value, weighted * weight_decay[:, None])
             weight_max = new_weight_max
         row_sum = row_sum * decay + tl.sum(weights, 1)
         row_max = new_max
@@ -215,15 +198,12 @@ def _merge_moment(figures, index: tl.constexpr, sum_index: tl.constexpr, rows_to
     return tl.sum((moments + sums * (finite(maxima) - most)) * factor, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def reduce_kernel(
     partial_out_ptr,
     partial_weighted_ptr,
     partial_rows_ptr,
-    out_ptr,
-    lse_ptr,
-    norm_ptr,
-    stats_ptr,
+    forward,
     eps,
     rows_total,
     splits,
@@ -233,7 +213,7 @@ def reduce_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """Join the splits of one row; outputs as those of the prefill kernels."""
+    """Join the splits of one row; ``forward`` as of the prefill kernels."""
     row = tl.cast(tl.program_id(0), tl.int64)
     rows_total = tl.cast(rows_total, tl.int64)
     split = tl.cast(tl.arange(0, BLOCK_S), tl.int64)
@@ -258,7 +238,18 @@ def reduce_kernel(
         plain_moment = _merge_moment(figures, 7, 3, rows_total, split_mask, plain_maxima, plain_most, plain_factor)
         bias_sum = _merge_sum(figures, 8, rows_total, split_mask, plain_factor)
         store_stats(
-            stats_ptr, row, rows_total, True, seen, plain_most, plain_sum, plain_moment, bias_sum, most, total, moment
+            forward.stats,
+            row,
+            rows_total,
+            True,
+            seen,
+            plain_most,
+            plain_sum,
+            plain_moment,
+            bias_sum,
+            most,
+            total,
+            moment,
         )
     if HAS_EPS:
         _, weight_most, weight_factor = _merge(figures, 4, rows_total, split_mask)
@@ -268,11 +259,11 @@ def reduce_kernel(
         steered = tl.exp2(lse_2 - plain_lse_2 - weight_most)
         mass = tl.where(seen, steered + eps * weight_sum, 1.0)
         out = (steered * out + eps * tl.sum(weighted * weight_factor[:, None], 0)) / mass
-        tl.store(norm_ptr + row, (weight_most + tl.log2(mass)) * LN_2)
+        tl.store(forward.norm + row, (weight_most + tl.log2(mass)) * LN_2)
         lse_2 = plain_lse_2
-    tl.store(lse_ptr + row, tl.where(seen, lse_2 * LN_2, float("-inf")))
+    tl.store(forward.lse + row, tl.where(seen, lse_2 * LN_2, float("-inf")))
     tl.store(
-        out_ptr + row * VALUE_DIM + columns,
-        tl.where(seen, out, 0.0).to(out_ptr.dtype.element_ty),
+        forward.out + row * VALUE_DIM + columns,
+        tl.where(seen, out, 0.0).to(forward.out.dtype.element_ty),
         mask=columns < VALUE_DIM,
     )

@@ -12,13 +12,17 @@ The largest visible ``w`` being 1, ``eps Σ w`` is at least eps: what underflows
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
+from rls_kernels.triton.operands import SIZES
 from rls_kernels.triton.tiles import (
     LN_2,
     LOG2_E,
     dot,
+    dot_rows,
     finite,
     key_range,
     key_row,
@@ -28,6 +32,7 @@ from rls_kernels.triton.tiles import (
     lowest_score,
     program_again,
     query_block,
+    starts_of,
     store_stats,
     sum_rows,
     visible_keys,
@@ -37,6 +42,18 @@ from rls_kernels.triton.tiles import (
 SUM_COLUMNS = tl.constexpr(16)
 # Biases read at a time to find the largest.
 SHIFT_KEYS = tl.constexpr(1024)
+
+
+class Running(NamedTuple):
+    """What a program keeps of its rows from block to block: ``out`` [M, Dv], a maximum [M] and sums [M, some]."""
+
+    out: Any
+    row_max: Any
+    plain_sum: Any
+    steered_sum: Any
+    plain_moment: Any
+    moment: Any
+    bias_sum: Any
 
 
 @triton.jit
@@ -64,46 +81,40 @@ def _hidden_bias(
 
 @triton.jit
 def _attend(
-    out,
-    row_max,
-    plain_sum,
-    steered_sum,
-    weight_shift,
-    plain_moment,
-    moment,
-    bias_sum,
-    query,
+    running,
+    scores,
     scale_2,
     raised,
     logit_bias,
+    weight_shift,
     new_weight_shift,
     visible,
-    key,
     value,
-    PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
     SUM_BY_DOT: tl.constexpr,
     STATS: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """Take one block of keys into the running rows.
+    """Take the ``scores`` of one block of keys into the running rows.
 
     ``raised`` [1 or M, N] is w relative to ``new_weight_shift``, 0 for hidden keys, and ``logit_bias`` λb; the shifts
     are scalars until blocks are MASKED, then [M].
     """
-    scores = dot(query, key.T, tl.zeros([query.shape[0], key.shape[0]], tl.float32), PRECISION)
     if MASKED:
         scores = tl.where(visible, scores, float("-inf"))
-    new_max = tl.maximum(row_max, tl.max(scores, 1))
+    new_max = tl.maximum(running.row_max, tl.max(scores, 1))
     shift = new_max * scale_2
     logits = scores * scale_2 - shift[:, None]
     plain = tl.exp2(logits)
     # How far the old shift lies below the new one.
-    behind = row_max * scale_2 - shift
+    behind = running.row_max * scale_2 - shift
     decay = tl.exp2(behind)
     weights = plain * raised
     steered_decay = decay * tl.exp2(weight_shift - finite(new_weight_shift)) if MASKED else decay
 
+    plain_moment = running.plain_moment
+    moment = running.moment
+    bias_sum = running.bias_sum
     if STATS:
         # Moments are about the running shifts: take them along to the new ones.
         steered_behind = behind + finite(weight_shift) - finite(new_weight_shift)
@@ -112,53 +123,27 @@ def _attend(
             # A hidden key's logit is -inf, and its weight of 0 must win.
             logits = tl.where(visible, logits, 0.0)
             steered_logits = tl.where(visible, steered_logits, 0.0)
-        plain_moment = (plain_moment + plain_sum * behind[:, None]) * decay[:, None]
+        plain_moment = (plain_moment + running.plain_sum * behind[:, None]) * decay[:, None]
         plain_moment += sum_rows(plain * logits, PARTIALS)
-        moment = (moment + steered_sum * steered_behind[:, None]) * steered_decay[:, None]
+        moment = (moment + running.steered_sum * steered_behind[:, None]) * steered_decay[:, None]
         moment += sum_rows(weights * steered_logits, PARTIALS)
         bias_sum = bias_sum * decay[:, None] + sum_rows(plain * logit_bias, PARTIALS)
 
-    plain_sum = plain_sum * decay[:, None] + sum_rows(plain, PARTIALS)
+    plain_sum = running.plain_sum * decay[:, None] + sum_rows(plain, PARTIALS)
     if SUM_BY_DOT:
         ones = tl.full([value.shape[0], SUM_COLUMNS], 1.0, tl.float32).to(value.dtype)
-        steered_sum = dot(weights.to(value.dtype), ones, steered_sum * steered_decay[:, None], PRECISION)
+        steered_sum = dot(weights.to(value.dtype), ones, running.steered_sum * steered_decay[:, None])
     else:
-        steered_sum = steered_sum * steered_decay[:, None] + sum_rows(weights, PARTIALS)
-    out = dot(weights.to(value.dtype), value, out * steered_decay[:, None], PRECISION)
-    return out, new_max, plain_sum, steered_sum, plain_moment, moment, bias_sum
+        steered_sum = running.steered_sum * steered_decay[:, None] + sum_rows(weights, PARTIALS)
+    out = dot(weights.to(value.dtype), value, running.out * steered_decay[:, None])
+    return Running(out, new_max, plain_sum, steered_sum, plain_moment, moment, bias_sum)
 
 
-@triton.jit(do_not_specialize=("stride_row_b", "stride_row_h"))
+@triton.jit(do_not_specialize=SIZES)
 def floored_kernel(
-    query_ptr,
-    key_ptr,
-    value_ptr,
-    bias_ptr,
-    strength_ptr,
-    lengths_ptr,
-    out_ptr,
-    lse_ptr,
-    norm_ptr,
-    stats_ptr,
+    operands,
+    forward,
     span_ptr,
-    stride_qb,
-    stride_qh,
-    stride_qm,
-    stride_qd,
-    stride_kb,
-    stride_kh,
-    stride_kn,
-    stride_kd,
-    stride_vb,
-    stride_vh,
-    stride_vn,
-    stride_vd,
-    stride_bias_b,
-    stride_bias_h,
-    stride_bias_n,
-    stride_strength_b,
-    stride_strength_h,
-    stride_strength_m,
     stride_row_b,
     stride_row_h,
     scale,
@@ -171,12 +156,10 @@ def floored_kernel(
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     CAUSAL: tl.constexpr,
-    HAS_LENGTHS: tl.constexpr,
     PER_QUERY: tl.constexpr,
     STATS: tl.constexpr,
     WIDER_THAN: tl.constexpr,
     WEIGHT_BITS: tl.constexpr,
-    PRECISION: tl.constexpr,
     PARTIALS: tl.constexpr,
     SUM_BY_DOT: tl.constexpr,
     ROWS_ANEW: tl.constexpr,
@@ -185,11 +168,12 @@ def floored_kernel(
     MASKED_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
+    SLICE_D: tl.constexpr,
 ):
     """One block of BLOCK_M - 1 queries of one head.
 
-    As ``prefill_kernel``, but ``lse_ptr`` takes the plain log-sum-exp, and ``norm_ptr`` float32 [B, Hq, Lq] the log of
-    ``Σ (A + eps) w``. ``WEIGHT_BITS`` raises the largest ``w`` to that power of two, which float16's range needs.
+    As ``prefill_kernel``, but ``lse`` takes the plain log-sum-exp, and ``norm`` the log of ``Σ (A + eps) w``.
+    ``WEIGHT_BITS`` raises the largest ``w`` to that power of two, which float16's range needs.
     """
     queries: tl.constexpr = BLOCK_M - 1
     blocks = tl.cdiv(query_length, queries)
@@ -201,11 +185,7 @@ def floored_kernel(
         # The narrow kernel does this head.
         if span <= WIDER_THAN:
             return
-    query_ptr += batch * stride_qb + head * stride_qh
-    key_ptr += batch * stride_kb + head // group_size * stride_kh
-    value_ptr += batch * stride_vb + head // group_size * stride_vh
-    bias_ptr += batch * stride_bias_b + head * stride_bias_h
-    strength_ptr += batch * stride_strength_b + head * stride_strength_h
+    starts = starts_of(operands, batch, head, head // group_size)
 
     start_m = block * queries
     query_rows = tl.arange(0, BLOCK_M)
@@ -213,7 +193,7 @@ def floored_kernel(
     columns = tl.arange(0, BLOCK_D)
     value_columns = tl.arange(0, BLOCK_DV)
     last_key = start_m + query_rows + (key_length - query_length)
-    limit = tl.load(lengths_ptr + batch) if HAS_LENGTHS else key_length
+    limit = tl.load(operands.lengths_ptr + batch) if operands.lengths_ptr is not None else key_length
     full, end = key_range(start_m, query_length, key_length, limit, CAUSAL, queries, BLOCK_N)
     if PER_QUERY:
         # Every row has weights of its own, also where all see the same keys: the loop of masked blocks does them all.
@@ -223,83 +203,104 @@ def floored_kernel(
 
     is_query = query_rows < queries
     last_query = tl.minimum(query_length, start_m + queries)
-    query = load_tile(query_ptr, start_m, stride_qm, stride_qd, query_rows, last_query, columns, HEAD_DIM, True)
+    in_block = start_m + query_rows < last_query
+    if SLICE_D is None:
+        query = load_tile(
+            starts.query, operands.query.strides, start_m, query_rows, last_query, columns, HEAD_DIM, True
+        )
+    else:
+        query = starts.query + tl.cast(start_m + query_rows, tl.int64) * operands.query.strides.row
     scale_2 = scale * LOG2_E
     if PER_QUERY:
-        strength_2 = load_row(strength_ptr, start_m, stride_strength_m, query_rows, query_length, True) * LOG2_E
+        strength_2 = LOG2_E * load_row(
+            starts.strength, start_m, operands.strength.strides.figure, query_rows, query_length, True
+        )
     else:
-        strength_2 = tl.load(strength_ptr) * LOG2_E
+        strength_2 = tl.load(starts.strength) * LOG2_E
 
-    out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     row_max = tl.full([BLOCK_M], lowest_score(scale_2), tl.float32)
-    plain_sum = tl.zeros([BLOCK_M, PARTIALS], tl.float32)
-    steered_sum = tl.zeros([BLOCK_M, SUM_COLUMNS], tl.float32) if SUM_BY_DOT else plain_sum
-    plain_moment = plain_sum
-    moment = plain_sum
-    bias_sum = plain_sum
+    zeros = tl.zeros([BLOCK_M, PARTIALS], tl.float32)
+    sums = tl.zeros([BLOCK_M, SUM_COLUMNS], tl.float32) if SUM_BY_DOT else zeros
+    running = Running(tl.zeros([BLOCK_M, BLOCK_DV], tl.float32), row_max, zeros, sums, zeros, zeros, zeros)
     # Of the keys that all rows see: the largest λb less WEIGHT_BITS, known ahead so that no block of keys reduces it,
     # and Σ w.
     many_keys = tl.arange(0, SHIFT_KEYS)
     largest = tl.full([SHIFT_KEYS], float("-inf"), tl.float32)
     if not PER_QUERY:
         for start_n in tl.range(0, full, SHIFT_KEYS, num_stages=1):
-            bias = load_bias(bias_ptr, start_n, stride_bias_n, many_keys, full, True) * strength_2
+            bias = load_bias(starts.bias, start_n, operands.bias.strides.figure, many_keys, full, True) * strength_2
             largest = tl.maximum(largest, tl.where(start_n + many_keys < full, bias, float("-inf")))
     weight_shift = tl.max(largest, 0) - WEIGHT_BITS
     raised = tl.zeros([SHIFT_KEYS], tl.float32)
     if not PER_QUERY:
         for start_n in tl.range(0, full, SHIFT_KEYS, num_stages=1):
-            bias = load_bias(bias_ptr, start_n, stride_bias_n, many_keys, full, True) * strength_2
+            bias = load_bias(starts.bias, start_n, operands.bias.strides.figure, many_keys, full, True) * strength_2
             raised += tl.where(start_n + many_keys < full, tl.exp2(bias - weight_shift), 0.0)
     weight_sum = tl.sum(raised, 0)
     if not PER_QUERY:
         for start_n in tl.range(0, full, BLOCK_N):
-            bias = load_bias(bias_ptr, start_n, stride_bias_n, key_rows, limit, False) * strength_2
-            key = load_tile(key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM, False)
+            bias = load_bias(starts.bias, start_n, operands.bias.strides.figure, key_rows, limit, False) * strength_2
+            key = 0.0
+            if SLICE_D is None:
+                key = load_tile(starts.key, operands.key.strides, start_n, key_rows, limit, columns, HEAD_DIM, False)
             value = load_tile(
-                value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns, VALUE_DIM, False
+                starts.value, operands.value.strides, start_n, key_rows, limit, value_columns, VALUE_DIM, False
             )
-            out, row_max, plain_sum, steered_sum, plain_moment, moment, bias_sum = _attend(
-                out, row_max, plain_sum, steered_sum, weight_shift, plain_moment, moment, bias_sum, query, scale_2,
-                key_row(tl.exp2(bias - weight_shift)), key_row(bias) if STATS else 0.0, weight_shift, True, key, value,
-                PRECISION, PARTIALS, SUM_BY_DOT, STATS, MASKED=False,
+            scores = dot_rows(
+                query, key, operands.query.strides.column, in_block, starts.key, operands.key.strides, start_n,
+                key_rows, limit, HEAD_DIM, SLICE_D,
+            )  # fmt: skip
+            running = _attend(
+                running, scores, scale_2, key_row(tl.exp2(bias - weight_shift)), key_row(bias) if STATS else 0.0,
+                weight_shift, weight_shift, True, value, PARTIALS, SUM_BY_DOT, STATS, MASKED=False,
             )  # fmt: skip
 
     row_shift = tl.full([BLOCK_M], 0.0, tl.float32) + weight_shift
     for start_n in tl.range(full, end, masked_n, num_stages=1):
         logit_bias, hidden_bias, visible = _hidden_bias(
-            start_n, limit, last_key, masked_rows, bias_ptr, stride_bias_n, strength_2, is_query, CAUSAL, PER_QUERY
-        )
+            start_n, limit, last_key, masked_rows, starts.bias, operands.bias.strides.figure, strength_2, is_query,
+            CAUSAL, PER_QUERY,
+        )  # fmt: skip
         new_row_shift = tl.maximum(row_shift, tl.max(hidden_bias, 1) - WEIGHT_BITS)
-        key = load_tile(key_ptr, start_n, stride_kn, stride_kd, masked_rows, limit, columns, HEAD_DIM, True)
-        value = load_tile(value_ptr, start_n, stride_vn, stride_vd, masked_rows, limit, value_columns, VALUE_DIM, True)
-        out, row_max, plain_sum, steered_sum, plain_moment, moment, bias_sum = _attend(
-            out, row_max, plain_sum, steered_sum, row_shift, plain_moment, moment, bias_sum, query, scale_2,
-            tl.exp2(hidden_bias - finite(new_row_shift)[:, None]), logit_bias, new_row_shift, visible, key,
-            value, PRECISION, PARTIALS, SUM_BY_DOT, STATS, MASKED=True,
+        key = 0.0
+        if SLICE_D is None:
+            key = load_tile(starts.key, operands.key.strides, start_n, masked_rows, limit, columns, HEAD_DIM, True)
+        value = load_tile(
+            starts.value, operands.value.strides, start_n, masked_rows, limit, value_columns, VALUE_DIM, True
+        )
+        scores = dot_rows(
+            query, key, operands.query.strides.column, in_block, starts.key, operands.key.strides, start_n,
+            masked_rows, limit, HEAD_DIM, SLICE_D,
+        )  # fmt: skip
+        running = _attend(
+            running, scores, scale_2, tl.exp2(hidden_bias - finite(new_row_shift)[:, None]), logit_bias, row_shift,
+            new_row_shift, visible, value, PARTIALS, SUM_BY_DOT, STATS, MASKED=True,
         )  # fmt: skip
         row_shift = new_row_shift
 
-    total = tl.sum(plain_sum, 1)
+    total = tl.sum(running.plain_sum, 1)
     seen = total > 0
     plain_total = tl.where(seen, total, 1.0)
     # By dot, every column of the sum holds all of it.
-    steered_total = tl.sum(steered_sum, 1) / SUM_COLUMNS if SUM_BY_DOT else tl.sum(steered_sum, 1)
-    shared_value = tl.sum(tl.where(is_query[:, None], 0.0, out), 0)
+    steered_total = tl.sum(running.steered_sum, 1) / SUM_COLUMNS if SUM_BY_DOT else tl.sum(running.steered_sum, 1)
+    shared_value = tl.sum(tl.where(is_query[:, None], 0.0, running.out), 0)
     row_shift = finite(row_shift)
 
     # out = Σ A w v + eps Σ w v and mass = Σ A w + eps Σ w, all relative to the row's final weight shift.
     shared = tl.exp2(weight_shift - row_shift) * eps
-    out = out / plain_total[:, None] + shared[:, None] * shared_value[None, :]
+    out = running.out / plain_total[:, None] + shared[:, None] * shared_value[None, :]
     mass = steered_total / plain_total + shared * weight_sum
     for start_n in tl.range(full, end, masked_n, num_stages=1):
         logit_bias, hidden_bias, visible = _hidden_bias(
-            start_n, limit, last_key, masked_rows, bias_ptr, stride_bias_n, strength_2, is_query, CAUSAL, PER_QUERY
+            start_n, limit, last_key, masked_rows, starts.bias, operands.bias.strides.figure, strength_2, is_query,
+            CAUSAL, PER_QUERY,
+        )  # fmt: skip
+        value = load_tile(
+            starts.value, operands.value.strides, start_n, masked_rows, limit, value_columns, VALUE_DIM, True
         )
-        value = load_tile(value_ptr, start_n, stride_vn, stride_vd, masked_rows, limit, value_columns, VALUE_DIM, True)
         weights = tl.exp2(hidden_bias - row_shift[:, None])
         mass += eps * tl.sum(weights, 1)
-        out += eps * dot(weights.to(value.dtype), value, tl.zeros_like(out), PRECISION)
+        out += eps * dot(weights.to(value.dtype), value, tl.zeros_like(out))
 
     if ROWS_ANEW:
         block, batch_head = query_block(program_again(), blocks, CAUSAL)
@@ -307,18 +308,18 @@ def floored_kernel(
         last_query = tl.minimum(query_length, start_m + queries)
     in_range = start_m + query_rows < last_query
     row = tl.cast(batch_head, tl.int64) * query_length + start_m + query_rows
-    shift = row_max * scale_2
-    tl.store(lse_ptr + row, tl.where(seen, (shift + tl.log2(plain_total)) * LN_2, float("-inf")), mask=in_range)
+    shift = running.row_max * scale_2
+    tl.store(forward.lse + row, tl.where(seen, (shift + tl.log2(plain_total)) * LN_2, float("-inf")), mask=in_range)
     mass = tl.where(seen, mass, 1.0)
-    tl.store(norm_ptr + row, (row_shift + tl.log2(mass)) * LN_2, mask=in_range)
+    tl.store(forward.norm + row, (row_shift + tl.log2(mass)) * LN_2, mask=in_range)
     if STATS:
         rows_total = tl.cast(batches, tl.int64) * query_heads * query_length
         store_stats(
-            stats_ptr, row, rows_total, in_range, seen, shift, total, tl.sum(plain_moment, 1), tl.sum(bias_sum, 1),
-            shift + row_shift, steered_total, tl.sum(moment, 1),
+            forward.stats, row, rows_total, in_range, seen, shift, total, tl.sum(running.plain_moment, 1),
+            tl.sum(running.bias_sum, 1), shift + row_shift, steered_total, tl.sum(running.moment, 1),
         )  # fmt: skip
     tl.store(
-        out_ptr + row[:, None] * VALUE_DIM + value_columns[None, :],
-        (out / mass[:, None]).to(out_ptr.dtype.element_ty),
+        forward.out + row[:, None] * VALUE_DIM + value_columns[None, :],
+        (out / mass[:, None]).to(forward.out.dtype.element_ty),
         mask=in_range[:, None] & (value_columns < VALUE_DIM)[None, :],
     )

@@ -16,9 +16,12 @@ than the limit, a program ends at once, and the kernels that keep two exponentia
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
+from rls_kernels.triton.operands import SIZES, RowStrides
 from rls_kernels.triton.tiles import (
     LN_2,
     LOG2_E,
@@ -31,6 +34,8 @@ from rls_kernels.triton.tiles import (
     lowest_score,
     program_again,
     query_block,
+    start_of,
+    starts_of,
     store_figures,
     visible_keys,
 )
@@ -41,21 +46,13 @@ COLUMN_BITS = tl.constexpr(12)
 SPAN_KEYS = tl.constexpr(4096)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def columns_kernel(
-    bias_ptr,
-    strength_ptr,
-    lengths_ptr,
+    operands,
     columns_ptr,
     span_ptr,
-    stride_bias_b,
-    stride_bias_h,
-    stride_bias_n,
-    stride_strength_b,
-    stride_strength_h,
     heads,
     key_length,
-    HAS_LENGTHS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
@@ -69,16 +66,16 @@ def columns_kernel(
     row = tl.cast(tl.program_id(0) // blocks, tl.int64)
     batch = row // heads
     head = row % heads
-    bias_ptr += batch * stride_bias_b + head * stride_bias_h
-    strength_2 = tl.load(strength_ptr + batch * stride_strength_b + head * stride_strength_h) * LOG2_E
-    limit = tl.load(lengths_ptr + batch) if HAS_LENGTHS else key_length
+    bias_ptr = start_of(operands.bias, batch, head)
+    strength_2 = tl.load(start_of(operands.strength, batch, head)) * LOG2_E
+    limit = tl.load(operands.lengths_ptr + batch) if operands.lengths_ptr is not None else key_length
 
     keys = tl.arange(0, SPAN_KEYS)
     least = tl.full([SPAN_KEYS], float("inf"), tl.float32)
     most = tl.full([SPAN_KEYS], float("-inf"), tl.float32)
     for start_n in tl.range(0, limit, SPAN_KEYS, num_stages=1):
         seen = start_n + keys < limit
-        logit_bias = load_bias(bias_ptr, start_n, stride_bias_n, keys, limit, True) * strength_2
+        logit_bias = load_bias(bias_ptr, start_n, operands.bias.strides.figure, keys, limit, True) * strength_2
         least = tl.minimum(least, tl.where(seen, logit_bias, float("inf")))
         most = tl.maximum(most, tl.where(seen, logit_bias, float("-inf")))
     lowest = tl.where(limit > 0, tl.min(least, 0), 0.0)
@@ -89,7 +86,8 @@ def columns_kernel(
 
     start = block * BLOCK_N
     key_rows = tl.arange(0, BLOCK_N)
-    above = (load_bias(bias_ptr, start, stride_bias_n, key_rows, limit, True) * strength_2 - lowest)[:, None]
+    bias = load_bias(bias_ptr, start, operands.bias.strides.figure, key_rows, limit, True)
+    above = (bias * strength_2 - lowest)[:, None]
     dtype = columns_ptr.dtype.element_ty
     column_bits: tl.constexpr = COLUMN_BITS.value if dtype == tl.float16 else 0
     plain = tl.exp2(column_bits - above)
@@ -109,12 +107,20 @@ def columns_kernel(
     )
 
 
+class Running(NamedTuple):
+    """What a program keeps of its rows from block to block: ``out`` [M, Dv], a maximum [M] and sums [M, COLUMNS]."""
+
+    out: Any
+    row_max: Any
+    sums: Any
+    moments: Any
+
+
 @triton.jit
 def _attend(
-    out,
-    row_max,
-    sums,
-    moments,
+    running,
+    operands,
+    starts,
     query,
     scale_2,
     raise_bits,
@@ -130,20 +136,11 @@ def _attend(
     value_descriptor,
     batch,
     kv_head,
-    key_ptr,
-    stride_kn,
-    stride_kd,
-    value_ptr,
-    stride_vn,
-    stride_vd,
-    bias_ptr,
-    stride_bias_n,
     columns_ptr,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     CAUSAL: tl.constexpr,
     STATS: tl.constexpr,
-    PRECISION: tl.constexpr,
     COLUMNS: tl.constexpr,
     BIAS_EARLY: tl.constexpr,
     MASKED: tl.constexpr,
@@ -155,43 +152,46 @@ def _attend(
     rows: tl.constexpr = query.shape[0]
     keys: tl.constexpr = key_rows.shape[0]
     if BIAS_EARLY:
-        first = load_first(bias_ptr, start_n, stride_bias_n, bias_factor, limit, rows, keys, MASKED)
+        first = load_first(starts.bias, start_n, operands.bias.strides.figure, bias_factor, limit, rows, keys, MASKED)
     key = load_keys(
-        key_descriptor, batch, kv_head, key_ptr, start_n, stride_kn, stride_kd, key_rows, limit, columns, HEAD_DIM,
+        key_descriptor, batch, kv_head, starts.key, operands.key.strides, start_n, key_rows, limit, columns, HEAD_DIM,
         MASKED,
     )  # fmt: skip
     if not BIAS_EARLY:
-        first = load_first(bias_ptr, start_n, stride_bias_n, bias_factor, limit, rows, keys, MASKED)
-    scores = dot(query, key.T, first, PRECISION)
+        first = load_first(starts.bias, start_n, operands.bias.strides.figure, bias_factor, limit, rows, keys, MASKED)
+    scores = dot(query, key.T, first)
     if MASKED:
         # The row that gathers eps sums sees none of these keys.
         visible = visible_keys(start_n + key_rows, limit, last_key, CAUSAL) & is_query[:, None]
         scores = tl.where(visible, scores, float("-inf"))
-    new_max = tl.maximum(row_max, tl.max(scores, 1))
+    new_max = tl.maximum(running.row_max, tl.max(scores, 1))
     shift = new_max * scale_2 - raise_bits
     logits = scores * scale_2 - shift[:, None]
     weights = tl.exp2(logits)
     # How far the old shift lies below the new one.
-    behind = row_max * scale_2 - raise_bits - shift
+    behind = running.row_max * scale_2 - raise_bits - shift
     decay = tl.exp2(behind)
 
-    sum_columns = load_tile(columns_ptr, start_n, COLUMNS, 1, key_rows, limit, tl.arange(0, COLUMNS), COLUMNS, MASKED)
+    sum_columns = load_tile(
+        columns_ptr, RowStrides(0, 0, COLUMNS, 1), start_n, key_rows, limit, tl.arange(0, COLUMNS), COLUMNS, MASKED
+    )
     counted = weights.to(sum_columns.dtype)
+    moments = running.moments
     if STATS:
         if MASKED:
             # A hidden key's logit is -inf, and its weight of 0 must win.
             logits = tl.where(visible, logits, 0.0)
         # Moments are about the running shift: take them along to the new one.
-        moments = (moments + sums * behind[:, None]) * decay[:, None]
+        moments = (moments + running.sums * behind[:, None]) * decay[:, None]
         # In float16 two products are one instruction; of p as it is summed, so that its rounding matters little.
-        moments = dot(counted * logits.to(counted.dtype), sum_columns, moments, PRECISION)
-    sums = dot(counted, sum_columns, sums * decay[:, None], PRECISION)
+        moments = dot(counted * logits.to(counted.dtype), sum_columns, moments)
+    sums = dot(counted, sum_columns, running.sums * decay[:, None])
     value = load_keys(
-        value_descriptor, batch, kv_head, value_ptr, start_n, stride_vn, stride_vd, key_rows, limit, value_columns,
-        VALUE_DIM, MASKED,
+        value_descriptor, batch, kv_head, starts.value, operands.value.strides, start_n, key_rows, limit,
+        value_columns, VALUE_DIM, MASKED,
     )  # fmt: skip
-    out = dot(weights.to(value.dtype), value, out * decay[:, None], PRECISION)
-    return out, new_max, sums, moments
+    out = dot(weights.to(value.dtype), value, running.out * decay[:, None])
+    return Running(out, new_max, sums, moments)
 
 
 @triton.jit
@@ -201,40 +201,14 @@ def _column(tile, first: tl.constexpr, last: tl.constexpr):
     return tl.sum(tl.where((index >= first) & (index <= last), tile, 0.0), 1)
 
 
-@triton.jit(do_not_specialize=("stride_row_b", "stride_row_h"))
+@triton.jit(do_not_specialize=SIZES)
 def narrow_kernel(
-    query_ptr,
-    key_ptr,
-    value_ptr,
-    bias_ptr,
-    strength_ptr,
-    lengths_ptr,
-    out_ptr,
-    lse_ptr,
-    norm_ptr,
-    stats_ptr,
+    operands,
+    forward,
     columns_ptr,
     span_ptr,
     key_descriptor,
     value_descriptor,
-    stride_qb,
-    stride_qh,
-    stride_qm,
-    stride_qd,
-    stride_kb,
-    stride_kh,
-    stride_kn,
-    stride_kd,
-    stride_vb,
-    stride_vh,
-    stride_vn,
-    stride_vd,
-    stride_bias_b,
-    stride_bias_h,
-    stride_bias_n,
-    stride_strength_b,
-    stride_strength_h,
-    stride_strength_m,
     stride_row_b,
     stride_row_h,
     scale,
@@ -247,11 +221,9 @@ def narrow_kernel(
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     CAUSAL: tl.constexpr,
-    HAS_LENGTHS: tl.constexpr,
     HAS_EPS: tl.constexpr,
     STATS: tl.constexpr,
     NARROW: tl.constexpr,
-    PRECISION: tl.constexpr,
     COLUMNS: tl.constexpr,
     BIAS_EARLY: tl.constexpr,
     ROWS_ANEW: tl.constexpr,
@@ -278,12 +250,9 @@ def narrow_kernel(
     if not (span <= NARROW):
         return
     kv_head = head // group_size
-    query_ptr += batch * stride_qb + head * stride_qh
-    key_ptr += batch * stride_kb + kv_head * stride_kh
-    value_ptr += batch * stride_vb + kv_head * stride_vh
-    bias_ptr += batch * stride_bias_b + head * stride_bias_h
+    starts = starts_of(operands, batch, head, kv_head)
     columns_ptr += table_row * key_length * COLUMNS
-    strength = tl.load(strength_ptr + batch * stride_strength_b + head * stride_strength_h)
+    strength = tl.load(starts.strength)
 
     start_m = block * queries
     query_rows = tl.arange(0, BLOCK_M)
@@ -292,36 +261,35 @@ def narrow_kernel(
     columns = tl.arange(0, BLOCK_D)
     value_columns = tl.arange(0, BLOCK_DV)
     last_key = start_m + query_rows + (key_length - query_length)
-    limit = tl.load(lengths_ptr + batch) if HAS_LENGTHS else key_length
+    limit = tl.load(operands.lengths_ptr + batch) if operands.lengths_ptr is not None else key_length
     full, end = key_range(start_m, query_length, key_length, limit, CAUSAL, queries, BLOCK_N)
 
     is_query = query_rows < queries
     last_query = tl.minimum(query_length, start_m + queries)
-    query = load_tile(query_ptr, start_m, stride_qm, stride_qd, query_rows, last_query, columns, HEAD_DIM, True)
+    query = load_tile(starts.query, operands.query.strides, start_m, query_rows, last_query, columns, HEAD_DIM, True)
     scale_2 = scale * LOG2_E
     # Float16 weights are raised so that those that are large without steering keep their precision. With statistics by
     # half the span alone: log p, whose rounding they feel, is smallest about the middle.
     column_bits: tl.constexpr = COLUMN_BITS.value if columns_ptr.dtype.element_ty == tl.float16 else 0
     raise_bits = tl.ceil(span * (0.5 if STATS else 1.0)) if column_bits > 0 else 0.0
 
-    out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     row_max = tl.full([BLOCK_M], lowest_score(scale_2), tl.float32)
-    sums = tl.zeros([BLOCK_M, COLUMNS], tl.float32)
-    moments = sums
+    zeros = tl.zeros([BLOCK_M, COLUMNS], tl.float32)
+    running = Running(tl.zeros([BLOCK_M, BLOCK_DV], tl.float32), row_max, zeros, zeros)
     for start_n in tl.range(0, full, BLOCK_N):
-        out, row_max, sums, moments = _attend(
-            out, row_max, sums, moments, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
-            is_query, key_rows, columns, value_columns, key_descriptor, value_descriptor, batch, kv_head, key_ptr,
-            stride_kn, stride_kd, value_ptr, stride_vn, stride_vd, bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM,
-            VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, BIAS_EARLY, MASKED=False,
+        running = _attend(
+            running, operands, starts, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
+            is_query, key_rows, columns, value_columns, key_descriptor, value_descriptor, batch, kv_head,
+            columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, COLUMNS, BIAS_EARLY, MASKED=False,
         )  # fmt: skip
     for start_n in tl.range(full, end, MASKED_N, num_stages=1):
-        out, row_max, sums, moments = _attend(
-            out, row_max, sums, moments, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
-            is_query, masked_rows, columns, value_columns, key_descriptor, value_descriptor, batch, kv_head, key_ptr,
-            stride_kn, stride_kd, value_ptr, stride_vn, stride_vd, bias_ptr, stride_bias_n, columns_ptr, HEAD_DIM,
-            VALUE_DIM, CAUSAL, STATS, PRECISION, COLUMNS, BIAS_EARLY, MASKED=True,
+        running = _attend(
+            running, operands, starts, query, scale_2, raise_bits, strength / scale, start_n, limit, last_key,
+            is_query, masked_rows, columns, value_columns, key_descriptor, value_descriptor, batch, kv_head,
+            columns_ptr, HEAD_DIM, VALUE_DIM, CAUSAL, STATS, COLUMNS, BIAS_EARLY, MASKED=True,
         )  # fmt: skip
+    out = running.out
+    sums = running.sums
 
     if ROWS_ANEW:
         block, batch_head = query_block(program_again(), blocks, CAUSAL)
@@ -334,19 +302,20 @@ def narrow_kernel(
     seen = steered_sum > 0
     steered_total = tl.where(seen, steered_sum, 1.0)
     plain_total = tl.where(seen, plain_sum, 1.0)
-    shift = row_max * scale_2 - raise_bits
+    shift = running.row_max * scale_2 - raise_bits
     lse = shift - lowest + tl.log2(plain_total)
     lse_steered = shift + tl.log2(steered_total)
     in_range = start_m + query_rows < last_query
     row = tl.cast(batch_head, tl.int64) * query_length + start_m + query_rows
-    tl.store(lse_ptr + row, tl.where(seen, (lse if HAS_EPS else lse_steered) * LN_2, float("-inf")), mask=in_range)
+    tl.store(forward.lse + row, tl.where(seen, (lse if HAS_EPS else lse_steered) * LN_2, float("-inf")), mask=in_range)
     if STATS:
         mean_above = _column(sums, 3, 4) * 2.0**-column_bits / plain_total
-        plain_moment = _column(moments, 1, 2) * 2.0**-column_bits / plain_total
+        plain_moment = _column(running.moments, 1, 2) * 2.0**-column_bits / plain_total
         store_figures(
-            stats_ptr, row, tl.cast(batches, tl.int64) * query_heads * query_length, in_range, seen, lse, lse_steered,
+            forward.stats, row, tl.cast(batches, tl.int64) * query_heads * query_length, in_range, seen, lse,
+            lse_steered,
             tl.log2(plain_total) - plain_moment + mean_above,
-            tl.log2(steered_total) - _column(moments, 0, 0) / steered_total,
+            tl.log2(steered_total) - _column(running.moments, 0, 0) / steered_total,
             tl.log2(steered_total) - tl.log2(plain_total) - mean_above,
         )  # fmt: skip
 
@@ -370,19 +339,21 @@ def narrow_kernel(
         mass = steered_total * normaliser + shared * shared_sum
         out = out * normaliser[:, None] + shared * shared_value[None, :]
         for start_n in tl.range(full, end, MASKED_N, num_stages=1):
-            logit_bias = load_bias(bias_ptr, start_n, stride_bias_n, masked_rows, limit, True) * (strength * LOG2_E)
+            logit_bias = (strength * LOG2_E) * load_bias(
+                starts.bias, start_n, operands.bias.strides.figure, masked_rows, limit, True
+            )
             value = load_tile(
-                value_ptr, start_n, stride_vn, stride_vd, masked_rows, limit, value_columns, VALUE_DIM, True
+                starts.value, operands.value.strides, start_n, masked_rows, limit, value_columns, VALUE_DIM, True
             )
             visible = visible_keys(start_n + masked_rows, limit, last_key, CAUSAL) & is_query[:, None]
             raised = tl.where(visible, (tl.exp2(logit_bias - lowest) * (eps / unit))[None, :], 0.0)
             mass += tl.sum(raised, 1)
-            out = dot(raised.to(value.dtype), value, out, PRECISION)
+            out = dot(raised.to(value.dtype), value, out)
         norm = lowest + tl.log2(tl.where(seen, mass, 1.0)) + tl.log2(unit)
-        tl.store(norm_ptr + row, norm * LN_2, mask=in_range)
+        tl.store(forward.norm + row, norm * LN_2, mask=in_range)
     out = out / tl.where(seen, mass, 1.0)[:, None]
     tl.store(
-        out_ptr + row[:, None] * VALUE_DIM + value_columns[None, :],
-        out.to(out_ptr.dtype.element_ty),
+        forward.out + row[:, None] * VALUE_DIM + value_columns[None, :],
+        out.to(forward.out.dtype.element_ty),
         mask=in_range[:, None] & (value_columns < VALUE_DIM)[None, :],
     )

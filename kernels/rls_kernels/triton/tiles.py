@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from rls_kernels.triton.operands import Starts
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 # Triton's interpreter holds bfloat16 as 16-bit integers, and its dot multiplies those: it is handed float32 instead.
@@ -14,11 +16,11 @@ HAS_ASSEMBLY = tl.constexpr(not triton.knobs.runtime.interpret)
 
 
 @triton.jit
-def dot(left, right, first, PRECISION: tl.constexpr):
+def dot(left, right, first):
     """``first + left @ right`` on the matrix unit, accumulated in float32."""
     if INTERPRETED:
         return tl.dot(left.to(tl.float32), right.to(tl.float32), first)
-    return tl.dot(left, right, first, input_precision=PRECISION)
+    return tl.dot(left, right, first, input_precision="ieee")
 
 
 @triton.jit
@@ -42,38 +44,46 @@ def query_block(program, blocks, CAUSAL: tl.constexpr):
 
 
 @triton.jit
-def load_tile(ptr, start, stride_row, stride_column, rows, limit, columns, WIDTH: tl.constexpr, MASKED: tl.constexpr):
+def start_of(operand, batch, head):
+    """Where one ``batch`` and ``head`` of rows or figures start; both are int64."""
+    return operand.ptr + (batch * operand.strides.batch + head * operand.strides.head)
+
+
+@triton.jit
+def starts_of(operands, batch, head, kv_head):
+    """Where the operands of query head ``head`` start, and of its KV head; all int64."""
+    return Starts(
+        start_of(operands.query, batch, head),
+        start_of(operands.key, batch, kv_head),
+        start_of(operands.value, batch, kv_head),
+        start_of(operands.bias, batch, head),
+        start_of(operands.strength, batch, head),
+    )
+
+
+@triton.jit
+def load_tile(ptr, strides, start, rows, limit, columns, WIDTH: tl.constexpr, MASKED: tl.constexpr):
     """Rows ``start + rows`` of a [limit, WIDTH] matrix; columns past WIDTH read 0, rows past ``limit`` too if MASKED.
 
     The offset of ``start`` is 64 bits wide, those inside the tile 32.
     """
     # The block's own offset is one scalar, so that a thread adds only what differs between threads.
-    pointers = (ptr + tl.cast(start, tl.int64) * stride_row) + (
-        rows[:, None] * stride_row + columns[None, :] * stride_column
+    pointers = (ptr + tl.cast(start, tl.int64) * strides.row) + (
+        rows[:, None] * strides.row + columns[None, :] * strides.column
     )
-    if MASKED and columns.shape[0] != WIDTH:
+    # Columns are as many as WIDTH, or the next power of two, or some of them.
+    if MASKED and WIDTH // columns.shape[0] * columns.shape[0] != WIDTH:
         return tl.load(pointers, mask=(start + rows < limit)[:, None] & (columns < WIDTH)[None, :], other=0.0)
     if MASKED:
         return tl.load(pointers, mask=(start + rows < limit)[:, None], other=0.0)
-    if columns.shape[0] != WIDTH:
+    if WIDTH // columns.shape[0] * columns.shape[0] != WIDTH:
         return tl.load(pointers, mask=(columns < WIDTH)[None, :], other=0.0)
     return tl.load(pointers)
 
 
 @triton.jit
 def load_keys(
-    descriptor,
-    batch,
-    head,
-    ptr,
-    start,
-    stride_row,
-    stride_column,
-    rows,
-    limit,
-    columns,
-    WIDTH: tl.constexpr,
-    MASKED: tl.constexpr,
+    descriptor, batch, head, ptr, strides, start, rows, limit, columns, WIDTH: tl.constexpr, MASKED: tl.constexpr
 ):
     """`load_tile` of keys or values, by the ``descriptor`` of all [B, Hkv, Lk, WIDTH] of them where there is one.
 
@@ -83,7 +93,42 @@ def load_keys(
     if descriptor is not None and not MASKED:
         block = descriptor.load([tl.cast(batch, tl.int32), tl.cast(head, tl.int32), start, 0])
         return tl.reshape(block, [rows.shape[0], columns.shape[0]])
-    return load_tile(ptr, start, stride_row, stride_column, rows, limit, columns, WIDTH, MASKED)
+    return load_tile(ptr, strides, start, rows, limit, columns, WIDTH, MASKED)
+
+
+@triton.jit
+def dot_rows(
+    left,
+    right,
+    left_stride,
+    left_mask,
+    right_ptr,
+    right_strides,
+    start,
+    rows,
+    limit,
+    WIDTH: tl.constexpr,
+    SLICE: tl.constexpr,
+):
+    """``left @ rightᵀ``, float32 [M, N], of two tiles of rows: all WIDTH columns at once where SLICE is None.
+
+    Else ``left`` [M] is where its rows start, read where ``left_mask``, ``right`` is what `load_tile` loads (masked) by
+    the arguments behind it, and both come SLICE columns at a time. Full float32 runs on the ordinary pipes, where a
+    thread holds its rows of both tiles: as wide as a head they would spill.
+    """
+    product = tl.zeros([left.shape[0], rows.shape[0]], tl.float32)
+    if SLICE is None:
+        product = dot(left, right.T, product)
+    else:
+        for first in tl.range(0, WIDTH, SLICE):
+            columns = first + tl.arange(0, SLICE)
+            mask = left_mask[:, None]
+            if WIDTH // columns.shape[0] * columns.shape[0] != WIDTH:
+                mask = mask & (columns < WIDTH)[None, :]
+            some = tl.load(left[:, None] + columns[None, :] * left_stride, mask=mask, other=0.0)
+            others = load_tile(right_ptr, right_strides, start, rows, limit, columns, WIDTH, True)
+            product = dot(some, others.T, product)
+    return product
 
 
 @triton.jit

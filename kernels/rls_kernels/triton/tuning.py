@@ -15,6 +15,13 @@ import triton
 
 from rls_kernels.triton.configurations import Configuration
 
+# Queries, keys, warps and stages.
+_TILES = ((128, 64, 4, 2), (128, 64, 8, 3), (128, 32, 4, 3), (128, 128, 8, 2), (64, 64, 4, 3), (64, 32, 4, 2))
+# Full float32 spills with more.
+_SLICED_TILES = ((64, 32, 8, 2), (64, 16, 8, 2), (32, 32, 8, 2), (32, 16, 8, 2))
+# How Triton says that a pass of its own failed, a plain RuntimeError.
+_FAILED_PASS = "PassManager::run failed"
+
 Timer = Callable[[Callable[[], object]], float]
 
 
@@ -29,18 +36,16 @@ def shape_class(
 
 def candidates(first: Configuration) -> list[Configuration]:
     """``first``, the table's own, and its neighbours: other loads, block sizes, warps and stages."""
-    found = [first, replace(first, bias_early=not first.bias_early)]
+    found = [first]
+    # In full float32 no bias is loaded ahead.
+    if not first.slice_d:
+        found.append(replace(first, bias_early=not first.bias_early))
     if first.descriptors:
         found.append(replace(first, descriptors=False))
-    for block_m, block_n, num_warps, num_stages in (
-        (128, 64, 4, 2),
-        (128, 64, 8, 3),
-        (128, 32, 4, 3),
-        (128, 128, 8, 2),
-        (64, 64, 4, 3),
-        (64, 32, 4, 2),
-    ):
+    for block_m, block_n, num_warps, num_stages in _SLICED_TILES if first.slice_d else _TILES:
         other = replace(first, block_m=block_m, block_n=block_n, num_warps=num_warps, num_stages=num_stages)
+        if first.slice_d:
+            other = replace(other, masked_n=block_n)
         if other not in found:
             found.append(other)
     return found
@@ -55,8 +60,8 @@ def tune(
 ) -> Configuration:
     """The kept choice for ``problem`` on ``device``, or else the fastest of the candidates, which is kept from now on.
 
-    ``run`` launches the kernel once with a configuration; one that the device refuses (shared memory, registers) is
-    passed over. Raises the last refusal where every candidate is refused.
+    ``run`` launches the kernel once with a configuration; one that the device refuses (shared memory, registers) or
+    that Triton or ptxas can't compile is passed over. Raises the last refusal where every candidate is refused.
     """
     if (chosen := kept(device, problem)) is not None:
         return chosen
@@ -65,7 +70,12 @@ def tune(
     for configuration in candidates(first):
         try:
             times[configuration] = timer(partial(run, configuration))
-        except (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError) as error:
+        except triton.TritonError as error:
+            refusal = error
+        except RuntimeError as error:
+            # Anything else may have left the device unusable.
+            if _FAILED_PASS not in str(error):
+                raise
             refusal = error
     if not times:
         raise refusal or RuntimeError("no candidates")

@@ -74,6 +74,7 @@ def test_threads_share_one() -> None:
         (torch.tensor([[[0.0, torch.nan]]]), 1.0, [2]),
         (torch.tensor([[[-torch.inf, 0.0]]]), 1.0, [2]),
         (torch.zeros(1, 1, 2), torch.tensor([[[1.0], [torch.inf]]]), [2]),
+        (torch.tensor([[[0.0, -1e30]]]), 1e9, [2]),
         (torch.zeros(1, 1, 2), 1.0, [3]),
         (torch.zeros(1, 1, 2), 1.0, [-1]),
         (torch.zeros(1, 1, 2), 1.0, [2**32 + 1]),

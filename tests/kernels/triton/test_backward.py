@@ -66,7 +66,7 @@ def test_gradients_are_the_same_every_time() -> None:
 def arguments(inputs: Inputs, *, requires_grad: bool) -> tuple[Any, ...]:
     tensors = [inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength]
     fresh = [tensor.detach().clone().requires_grad_(requires_grad) for tensor in tensors]
-    return *fresh, None, inputs.scale, 1e-3, True, True, False
+    return *fresh, None, inputs.scale, 1e-3, True, True
 
 
 def test_the_forward_operator_passes_opcheck() -> None:
@@ -80,7 +80,7 @@ def test_the_backward_operator_passes_opcheck() -> None:
     given = arguments(inputs, requires_grad=False)
     out, lse, norm, _ = steered_forward(*given)
     found = torch.library.opcheck(
-        steered_backward, (*given[:6], out, lse, norm, torch.randn_like(out), inputs.scale, 1e-3, True, False)
+        steered_backward, (*given[:6], out, lse, norm, torch.randn_like(out), inputs.scale, 1e-3, True)
     )
     assert set(found.values()) == {"SUCCESS"}
 

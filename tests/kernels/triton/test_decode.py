@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rls_kernels.triton import launch
+from rls_kernels.triton.forward import split_keys
 from steered_draws import STRENGTH_SHAPES, draw
 
 from rls_bench import agreement
@@ -35,7 +35,7 @@ def test_strength_and_bias_of_every_layout() -> None:
     [(32_768, 8, 132, 32), (32_768, 8 * 64, 132, 1), (200, 1, 132, 4), (1_000_000, 1, 132, 64)],
 )
 def test_splits_fill_the_multiprocessors(keys: int, programs: int, multiprocessors: int, splits: int) -> None:
-    found, length = launch.split_keys(keys, 64, programs, multiprocessors)
+    found, length = split_keys(keys, 64, programs, multiprocessors)
     assert found == splits
     assert length % 64 == 0
     assert (found - 1) * length < keys <= found * length

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rls_kernels.triton import configurations, launch
+from rls_kernels.triton import configurations, forward
+from rls_kernels.triton.call import Call, Tensors, operands
 from steered_draws import draw
 
 from rls_bench import agreement
@@ -45,9 +46,11 @@ def written(inputs: Inputs, monkeypatch: pytest.MonkeyPatch, *skipped: str) -> l
     """Which heads have an output when the kernels ``skipped`` don't run; each head has all of it or nothing."""
     with monkeypatch.context() as patch:
         for name in skipped:
-            patch.setattr(launch, name, Skipped())
+            patch.setattr(forward, name, Skipped())
+        forward.prepared.cache_clear()
         with agreement.poisoned_memory():
             result = BACKEND.prepare(inputs)()
+    forward.prepared.cache_clear()
     output = result[0] if inputs.problem.return_stats else result
     empty = output.isnan().flatten(2)
     assert torch.equal(empty.all(-1), empty.any(-1))
@@ -67,12 +70,10 @@ def test_one_kernel_does_each_head_also_at_the_edge(
     dtype: torch.dtype, eps: float, stats: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = spanning(two_heads(dtype, eps, stats), 3.0, 5.0)
-    call = launch.Call(
-        inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength, None, inputs.scale, eps, False
-    )
-    narrow = launch._narrow_columns(call, stats)
-    assert narrow is not None
-    below, exactly = narrow.spans[0, :, 1].tolist()
+    tensors = Tensors(inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength)
+    call = Call.of(tensors, inputs.scale, eps)
+    _, spans = forward._Columns(call, stats)(True, operands(tensors, call.strides()))
+    below, exactly = spans[0, :, 1].tolist()
     assert (below, exactly) == pytest.approx((3.0, 5.0), rel=1e-5)
     wide = "floored_kernel" if eps else "prefill_kernel"
     for widest, does_narrow in (
