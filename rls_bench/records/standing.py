@@ -103,11 +103,11 @@ def entry_of(record: Told, floors: dict[Question, float] | None = None) -> Entry
     medians: dict[Question, list[float]] = {}
     blurs: dict[Question, float] = {}
     for question, launches in record.samples_ns.items():
-        usable = [samples for samples in launches if samples and min(samples) > 0]
-        if usable:
-            found = medians[question] = _log_medians(usable)
+        if found := _log_medians(launches):
+            medians[question] = found
             # Only a coarse clock gives two launches the same median.
-            blurs[question] = blur(usable) if len(set(found)) < len(found) else 0.0
+            if len(set(found)) < len(found):
+                blurs[question] = blur([samples for samples in launches if samples and min(samples) > 0])
     commit = "" if record.commit is None else record.commit + ("+changes" if record.dirty else "")
     own = floors_of(record) if floors is None else floors
     return Entry(record.run, record.created, commit, record.status, record.reason, medians, blurs, own)
@@ -122,6 +122,14 @@ def floors_of(record: Told) -> dict[Question, float]:
 
 def standing(entries: Sequence[Entry]) -> Standing:
     """What ``entries`` of one cell, in the order that they were written, add up to."""
+    if len(entries) == 1:
+        # Nearly all cells of a large file.
+        (only,) = entries
+        alone = {
+            question: Evidence(medians, len(medians), only.blurs.get(question, 0.0), only.floors.get(question, 0.0))
+            for question, medians in only.log_medians.items()
+        }
+        return Standing(only.status, only.reason, only.commit, (), alone if only.status == "ok" else {})
     # Stable: of one moment the later line counts.
     ordered = sorted(entries, key=lambda each: each.created)
     newest = ordered[-1].commit
@@ -138,12 +146,13 @@ def standing(entries: Sequence[Entry]) -> Standing:
 
 
 def _log_medians(launches: Sequence[list[float]]) -> list[float]:
-    """One a launch: sorting a few numbers here costs less than handing them to numpy."""
+    """One a launch that has a usable sample: sorting a few numbers here costs less than handing them to numpy."""
     medians = []
     for samples in launches:
         ordered = sorted(samples)
         count = len(ordered)
-        medians.append(math.log((ordered[count // 2] + ordered[(count - 1) // 2]) / 2))
+        if count and ordered[0] > 0:
+            medians.append(math.log((ordered[count // 2] + ordered[(count - 1) // 2]) / 2))
     return medians
 
 
@@ -159,6 +168,6 @@ def _evidence(runs: Sequence[Sequence[Entry]], question: Question) -> Evidence:
     return Evidence(
         units(launches),
         sum(map(len, launches)),
-        max(each.blurs[question] for each in every),
+        max(each.blurs.get(question, 0.0) for each in every),
         min(max(each.floors.get(question, 0.0) for each in labels) for labels in asked),
     )
