@@ -132,7 +132,7 @@ def _print_json(decided: Sequence[tuple[Evidence, list[Decision]]], skipped: Seq
 def _choices(decisions: list[Decision]) -> Table:
     from rich.table import Table
 
-    from rls_bench.escape import text
+    from rls_bench.records.escape import text
 
     table = Table(
         "regime", "key length", "choice", "next costs", "regret", "worst", "at most", "why", box=None, pad_edge=False

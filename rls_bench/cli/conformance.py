@@ -79,7 +79,7 @@ def _faults(console: Console, name: str, problems: list[Problem], alone: bool) -
     from rls_bench.backends import asking, registry
     from rls_bench.backends.interface import Backend
     from rls_bench.errors import BackendUnavailable
-    from rls_bench.escape import text
+    from rls_bench.records.escape import text
     from rls_bench.runner import isolated
 
     backend = registry.find(name)

@@ -10,7 +10,7 @@ from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from rls_bench.escape import visible
+from rls_bench.records.escape import visible
 
 # Where nobody looks (a log, a pipe) nothing forces a narrow table.
 _PIPE_COLUMNS = 100_000

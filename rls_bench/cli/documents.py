@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from rls_bench.escape import visible
+from rls_bench.records.escape import visible
 
 
 def write(text: str) -> None:

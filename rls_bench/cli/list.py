@@ -72,7 +72,7 @@ def table(backends: Sequence[Listed]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from rls_bench.escape import text
+    from rls_bench.records.escape import text
 
     what = {one.name: one.what for one in backends}
     result = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))

@@ -103,7 +103,7 @@ def _flush_output() -> None:
 
 def _usage(error: BaseException) -> str:
     """What typer says to a wrong call: how it is meant, then what was wrong."""
-    from rls_bench.escape import visible
+    from rls_bench.records.escape import visible
 
     error.message = visible(getattr(error, "message", ""))  # type: ignore[attr-defined]
     with suppress(OSError):
@@ -118,7 +118,7 @@ def _place(trace: TracebackType | None) -> str:
 
 
 def _tell(message: str) -> None:
-    from rls_bench.escape import one_line
+    from rls_bench.records.escape import one_line
 
     with suppress(OSError, ValueError):
         print(f"rls-bench: {one_line(message)}", file=sys.stderr)

@@ -38,7 +38,7 @@ def report(
     (outputs.check_folder if form is Format.png else outputs.check_file)(out, "--out")
     from rls_bench import report as reports
     from rls_bench.errors import RlsBenchError
-    from rls_bench.escape import one_line
+    from rls_bench.records.escape import one_line
 
     results = reports.read(files)
     try:

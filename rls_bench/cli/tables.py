@@ -52,7 +52,7 @@ def _table(records: Sequence[Record], noise_floor: float | None, latencies: Late
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from rls_bench.escape import text
+    from rls_bench.records.escape import text
 
     shown = sorted(without_twins(records), key=_order)
     questions = questions_of(shown)

@@ -8,9 +8,9 @@ import msgspec
 from rich.console import Group
 from rich.table import Table
 
-from rls_bench import escape
 from rls_bench.compare.sources import Source
 from rls_bench.compare.verdict import Comparison, Row
+from rls_bench.records import escape
 
 # GitHub shows ten annotations of a kind for each step, and cuts a summary at 1 MiB.
 MOST_ANNOTATIONS = 10

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
-from rls_bench import escape
 from rls_bench.errors import RlsBenchError
+from rls_bench.records import escape
 from rls_bench.report import figures
 from rls_bench.report.results import Results
 from rls_bench.report.sections import sections

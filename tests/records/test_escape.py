@@ -7,7 +7,7 @@ import io
 import pytest
 import rich.console
 
-from rls_bench import escape
+from rls_bench.records import escape
 
 RED = "\x1b[31mred\x1b[0m"
 
