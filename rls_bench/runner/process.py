@@ -160,9 +160,12 @@ class Worker:
         if self._process.returncode is None:
             # Until the leader is reaped below, nobody else can have its number, nor its group's. What has left the
             # group is found in its tree.
-            kin.end(self._process.pid)
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            if not self._process.died():
+                kin.end(self._process.pid)
+            # A nursery that is gone took its hold on the numbers of its dead with it.
+            if self._nursery is None or not self._nursery.is_gone():
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()
         code = self._process.wait()
         self._resources.close()
