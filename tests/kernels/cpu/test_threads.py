@@ -15,7 +15,7 @@ WITHOUT_AMX = "-DRLS_WITHOUT_AMX"
 
 
 def compile_to(target: Path, *arguments: str | Path) -> Path:
-    command = [build.compiler(), "-w", "-std=c++17", "-O1", "-g", "-fsanitize=thread", WITHOUT_AMX]
+    command = [*build.compiler(), "-w", "-std=c++17", "-O1", "-g", "-fsanitize=thread", WITHOUT_AMX]
     words = [*command, f"-I{build.SOURCES}", "-mavx2", "-mfma", "-mf16c", *arguments, "-o", target]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
     if "libtsan" in done.stderr:
