@@ -90,6 +90,8 @@ def inspect(
 
 def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listing, dict[str, str]]:
     """Inspections of all cases, and by name the architectures where not one case compiled, with the reason."""
+    import os
+
     import platformdirs
     from rich.progress import Progress
 
@@ -99,7 +101,12 @@ def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listi
     from rls_bench.inspector.cache import Cache
     from rls_bench.inspector.compile import toolchain
 
-    cache = Cache(platformdirs.user_cache_path("rls_bench") / "inspections", ignore_kept=fresh)
+    try:
+        folder = platformdirs.user_cache_path("rls_bench")
+    # A user without a home keeps nothing.
+    except RuntimeError:
+        folder = Path(os.devnull)
+    cache = Cache(folder / "inspections", ignore_kept=fresh)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("compiling", total=len(wanted))
         found = workers.inspect_all(wanted, jobs, cache, lambda: progress.advance(bar))

@@ -63,8 +63,12 @@ def explain(problem: Problem, policy: str | Path | None = None) -> Choice:
 
 
 def default_path() -> Path:
-    """Where a policy is found without being named."""
-    return user_config_path("rls-bench", appauthor=False) / "policy.json"
+    """Where a policy is found without being named; where nothing can lie for a user without a home."""
+    try:
+        return user_config_path("rls-bench", appauthor=False) / "policy.json"
+    # Neither HOME nor an entry in passwd, as in a container with an arbitrary user.
+    except RuntimeError:
+        return Path(os.devnull, "policy.json")
 
 
 def forget() -> None:

@@ -309,3 +309,12 @@ def test_auto_says_nothing_of_what_nobody_could_mend(monkeypatch: pytest.MonkeyP
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert policy.pick(problem()) == "sdpa-cpu"
+
+
+def test_a_user_without_a_home_has_no_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(*_: object, **__: object) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(policy, "user_config_path", homeless)
+    policy.forget()
+    assert policy.explain(problem()).why.startswith("no policy was found")

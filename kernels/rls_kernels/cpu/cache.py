@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,9 +23,11 @@ _SEAL = ".sha256"
 
 def folders() -> Iterator[Path]:
     """Folders to keep libraries in, best first: the user's cache, then private places that last less long."""
-    kept = Path(platformdirs.user_cache_dir("rls_kernels"))
-    # Without HOME and an entry in passwd, the home directory is "~", literally.
-    if kept.is_absolute():
+    # Without HOME and an entry in passwd platformdirs raises, and in older versions the home is "~", literally.
+    kept = None
+    with suppress(RuntimeError):
+        kept = Path(platformdirs.user_cache_dir("rls_kernels"))
+    if kept is not None and kept.is_absolute():
         yield kept
     yield Path(tempfile.gettempdir()) / f"rls_kernels-{os.geteuid()}"
     yield _of_this_process()

@@ -141,6 +141,14 @@ def test_a_cache_that_cannot_be_written_gives_way_to_a_private_place(
     assert (found.parent.stat().st_mode & 0o777) == 0o700
 
 
+def test_a_user_whose_home_nobody_knows_builds_in_a_private_place(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(name: str) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(platformdirs, "user_cache_dir", homeless)
+    assert build.build().is_relative_to(fake / "tmp")
+
+
 @pytest.mark.parametrize("home", [None, "", "relative/cache"])
 def test_without_a_home_nothing_is_written_to_a_folder_called_tilde(
     home: str | None, fake: Path, monkeypatch: pytest.MonkeyPatch
