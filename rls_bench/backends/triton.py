@@ -129,6 +129,10 @@ def _in_range(inputs: Inputs) -> tuple[Tensor, Tensor]:
         return bias, strength
     refuse_beyond("triton", "scale", inputs.scale, 2.0**20)
     refuse_beyond("triton", "1 / scale", 1 / inputs.scale, 2.0**20)
+    if inputs.key_lengths is not None:
+        # Padding may hold anything, and is never seen.
+        visible = torch.arange(bias.shape[-1], device=bias.device) < inputs.key_lengths[:, None, None]
+        bias = bias.where(visible, 0.0)
     largest_bias, largest_strength = largest(bias), largest(strength)
     if inputs.problem.return_stats:
         refuse_beyond("triton", "λb beside statistics", largest_bias * largest_strength, _MOST_BESIDE_STATISTICS)

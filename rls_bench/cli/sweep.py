@@ -50,7 +50,6 @@ def sweep(
         raise typer.BadParameter(f"--overhead-rounds: wanted 0, or 2 and more for an interval; got {overhead_rounds}")
     if backend is not None and eps is not None:
         raise typer.BadParameter("a backend's statistics describe eps = 0; leave --eps out beside --backend")
-    outputs.check_folder(out, "--out")
     try:
         settings = experiment.Settings(
             length=length,
@@ -65,6 +64,8 @@ def sweep(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    # Last: looking makes the folder, and what is refused leaves nothing behind.
+    outputs.check_folder(out, "--out")
 
     console = Console()
     with Progress(console=console, transient=True) as progress:
