@@ -164,8 +164,10 @@ def test_a_family_that_cannot_be_steered_is_refused_when_the_context_opens(name,
 
 def test_layers_that_softcap_may_be_left_out():
     model = _refused("Gemma2")
-    with steer(model, bias=saliency(), heads=torch.zeros(2, 4)), torch.no_grad():
-        model(tokens(length=LENGTH))
+    with torch.no_grad():
+        plain = model(tokens(length=LENGTH)).logits
+        with steer(model, bias=saliency(), heads=torch.zeros(2, 4)):
+            assert torch.equal(model(tokens(length=LENGTH)).logits, plain)
 
 
 @torch.no_grad()
