@@ -18,7 +18,9 @@ from rls_bench.runner.process import WorkerLost
 
 # The least that a cell needs to be timed at all, for each question: once its warm-up, and some calls.
 _TURN_SECONDS = 0.3
-_TURN_CALLS = 6
+_TURN_CALLS = 8
+# Calls of a check: three that are judged, and one for each further set of inputs and look.
+_CHECK_CALLS = 6
 
 
 class Checks:
@@ -42,7 +44,7 @@ class Checks:
         call_ns: dict[str, int] = {}
         waiting = [(cell, asked) for cell in slow if (asked := self._tell_to_prepare(cell)) is not None]
         for cell in quick:
-            if self._seconds_left(call_ns, cell) <= 0:
+            if not self.has_time(call_ns, cell):
                 continue
             if (asked := self._tell_to_prepare(cell)) is None or not self._in_time(call_ns, cell):
                 continue
@@ -52,6 +54,11 @@ class Checks:
             if self._in_time(call_ns, cell) and (took := self._prepared(cell, asked, beside=True)) is not None:
                 call_ns[cell.label] = took
         return call_ns
+
+    def has_time(self, call_ns: dict[str, int], cell: Cell) -> bool:
+        """Whether one more cell can be checked before those of ``call_ns`` must begin to take turns, going by them."""
+        likely = _CHECK_CALLS * min(call_ns.values(), default=0) / 1e9
+        return self._seconds_left(call_ns, cell) > likely
 
     def _seconds_left(self, call_ns: dict[str, int], cell: Cell) -> float:
         """Until those that are ready must begin to take turns, lest the limit leaves them none."""

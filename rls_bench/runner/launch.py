@@ -83,7 +83,8 @@ class Launch:
     def _slice_once(self, cells: list[Cell]) -> None:
         with self._course.ledger.checking(thorough=any(cell.checked is None for cell in cells)):
             call_ns = self._checks.prepare(cells)
-            if self._course.plan.aa and not self._course.board.has_twin() and call_ns:
+            twin = self._course.plan.aa and not self._course.board.has_twin() and call_ns
+            if twin and self._checks.has_time(call_ns, cells[0]):
                 cells = [*cells, self._start_twin(call_ns, cells[0].index)]
                 call_ns |= self._checks.prepare(cells[-1:])
         with self._course.ledger.taking_turns():
