@@ -1,1 +1,1 @@
-"""What is asked of attention in production: counted while it is served, kept in a file, and represented by a few problems."""
+"""What is asked of attention in production: counted while it is served, kept, and represented by a few problems."""
