@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from rls_bench.backends.words import one_line
 from rls_bench.records.record import Agreement, Status
 from rls_bench.referee.client import Referee
 from rls_bench.referee.contents import Contents
 from rls_bench.referee.messages import Draw, Layout
-from rls_bench.referee.words import one_line
 from rls_bench.runner import journal, messages
 from rls_bench.runner.board import Board
 from rls_bench.runner.cell import Cell
