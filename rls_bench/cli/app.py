@@ -13,6 +13,7 @@ from rls_bench.cli import (
     conformance,
     doctor,
     evaluate,
+    fleet,
     inspect,
     profile,
     report,
@@ -72,3 +73,5 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
 for panel, commands in COMMANDS.items():
     for name, function, line in commands:
         app.command(name, short_help=line, rich_help_panel=panel)(function)
+# A command with commands of its own.
+app.add_typer(fleet.app, name="fleet", short_help="Measure on many machines at once.", rich_help_panel="Measure")
