@@ -28,7 +28,7 @@ def flash_attention(
     """
     query, key, value = dense(query), dense(key), dense(value)
     if query.device.type == "cpu":
-        return _flash_on_cpu(
+        return flash_on_cpu(
             query, key, value, 0.0, is_causal, attn_mask=None if mask is None else dense(mask), scale=scale
         )[0]
     if mask is not None:
@@ -92,7 +92,7 @@ def _needs_grad(*tensors: Tensor) -> bool:
 
 
 # torch's own binding of the operator: by torch.ops, a call takes as long again as a short decode step.
-_flash_on_cpu = torch._scaled_dot_product_flash_attention_for_cpu
+flash_on_cpu = torch._scaled_dot_product_flash_attention_for_cpu
 _flash_on_cuda = torch.ops.aten._scaled_dot_product_flash_attention.default
 _math = torch.ops.aten._scaled_dot_product_attention_math.default
 _efficient = torch.ops.aten._scaled_dot_product_efficient_attention.default

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from rls_baselines.sdpa import (
     cudnn_attention,
+    dense,
     efficient_attention,
     flash_attention,
+    flash_on_cpu,
     math_attention,
 )
 from torch import Tensor
@@ -210,6 +214,7 @@ class _CpuFlashLaunch(Launch):
         self._bias_shape = (*inputs.bias.shape[:2], 1, inputs.bias.shape[2])
         self._check_values = check_values
         self._own_causal = _has_own_causal(inputs)
+        self._are_dense = all(tensor.stride(-1) == 1 for tensor in (inputs.query, inputs.key, inputs.value))
         self._strength = binding.KeptStrength(self._device)
 
     def see(self, key_lengths: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -219,18 +224,24 @@ class _CpuFlashLaunch(Launch):
 
     def steer(
         self, bias: Tensor, strength: float | Tensor, seen: tuple[Tensor | None, Tensor | None]
-    ) -> tuple[Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None]:
         """λ b joined with the mask, and the rows that see nothing."""
-        if self._check_values:
-            binding.check_steering(bias, strength)
         visible, hidden = seen
-        added = self._strength.lay_out(strength).unsqueeze(-1) * bias.float().view(self._bias_shape)
-        return _joined(added, visible), hidden
+        factor = self._strength.lay_out(strength)
+        is_number = not isinstance(strength, Tensor)
+        # A number's [1, 1, 1] needs no axis more.
+        added = bias.float().view(self._bias_shape) * (factor if is_number else factor.unsqueeze(-1))
+        # Where a sum of products is finite, so are they and what they were made of; finite ones may overflow it.
+        if self._check_values and not (is_number and math.isfinite(added.sum().item())):
+            binding.check_steering(bias, strength)
+        return dense(_joined(added, visible)), hidden
 
-    def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor | None, Tensor | None]) -> Tensor:
+    def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor, Tensor | None]) -> Tensor:
         """The kernel's output."""
         mask, hidden = steering
-        output = flash_attention(query, key, value, mask, scale=self._scale, is_causal=self._own_causal)
+        if not self._are_dense:
+            query, key, value = dense(query), dense(key), dense(value)
+        output = flash_on_cpu(query, key, value, 0.0, self._own_causal, attn_mask=mask, scale=self._scale)[0]
         return output if hidden is None else output.masked_fill(hidden, 0.0)
 
 

@@ -10,7 +10,7 @@ from rls_bench.errors import ProbeError, UnknownProbe
 from rls_bench.probes.interface import Measures, Probe, finite
 from rls_bench.problems.problem import Problem
 
-_NAMES = ("memory", "model", "ncu", "nsys", "nvml", "perf", "roofline")
+_NAMES = ("host", "memory", "model", "ncu", "nsys", "nvml", "perf", "roofline")
 
 
 def names() -> list[str]:

@@ -190,15 +190,15 @@ def _check_options(eps: float, is_causal: bool, scale: float | None, return_stat
 
 
 def check_number(name: str, number: float) -> None:
-    """Raise TypeError or ValueError unless ``number`` is a finite number."""
+    """Raise TypeError or ValueError unless ``number`` is a finite number, and a strength one that float32 holds."""
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise TypeError(f"{name}: wanted a number; got {type(number).__name__}")
     # A number that a trace doesn't know yet is a symbol, of which nothing can be asked.
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling() or -LARGEST <= number <= LARGEST:
         return
     if not math.isfinite(number):
         raise ValueError(f"{name}: wanted a finite number; got {number}")
-    if name == "strength" and abs(number) > LARGEST:
+    if name == "strength":
         raise ValueError(f"strength: wanted a number that float32 holds, up to {LARGEST:.3g}; got {number:g}")
 
 

@@ -66,9 +66,14 @@ def cpu_ns(pid: int) -> int:
     for each in (pid, *descendants(pid)):
         with suppress(OSError):
             total += clock_ns(each)
+    return total + reaped_ns(pid)
+
+
+def reaped_ns(pid: int) -> int:
+    """CPU time of the children that ``pid`` has waited for, in clock ticks' steps; 0 where there is no such process."""
     fields = _stat(pid)
-    # Fields 16 and 17 of proc(5): what waited-for children used.
-    return total + (sum(int(field) for field in fields[13:15]) * _TICK_NS if fields else 0)
+    # Fields 16 and 17 of proc(5).
+    return sum(int(field) for field in fields[13:15]) * _TICK_NS if fields else 0
 
 
 def end_descendants(pid: int) -> None:

@@ -360,7 +360,10 @@ class Session:
             late = time.monotonic() >= deadline
             turns = self._next_turns(crew, launch, cells, late)
             if not turns:
-                return
+                if (disturber := quiet.last_disturber()) is None:
+                    return
+                quiet = self._quieten(crew, launch, cells[0].index, disturber)
+                continue
             self._shuffle(turns, order)
             for cell, question in turns:
                 if cell.is_open:

@@ -64,7 +64,7 @@ def test_what_one_tree_does_slower_is_slower_and_the_rest_is_not(tmp_path: Path)
 def test_a_tree_against_itself_shows_no_difference_and_a_broken_one_says_so(tmp_path: Path) -> None:
     base = tree(tmp_path / "base", "a" * 40)
     same = trial.run(base, base, [PROBLEM], ["eager"], tmp_path / "same", threshold=0.5, budget_seconds=40)
-    assert [row.verdict for row in same.rows] in (["SAME"], ["AMBIGUOUS"])
+    assert [row.verdict for row in same.rows] in (["SAME"], ["AMBIGUOUS"]), same.rows
     broken = tree(tmp_path / "broken", "b" * 40, "\nBACKEND.prepare = lambda inputs: (lambda: inputs.query * 0)\n")
     found = trial.run(base, broken, [PROBLEM], ["eager"], tmp_path / "broken", threshold=0.5, budget_seconds=20)
     assert [row.verdict for row in found.rows] == ["BROKEN"]

@@ -31,8 +31,8 @@ time.sleep(60)
 """
 
 
-def started(code: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-S", "-c", code])
+def started(code: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-S", "-c", code], stdout=stdout)
 
 
 def test_one_that_spins_between_its_turns_is_found_and_one_that_sleeps_is_not() -> None:
@@ -48,6 +48,62 @@ def test_one_that_spins_between_its_turns_is_found_and_one_that_sleeps_is_not() 
         for process in (spins, sleeps):
             process.kill()
             process.wait()
+
+
+def test_a_pool_that_falls_silent_after_its_turns_is_no_disturber_however_many_those_are() -> None:
+    # As OpenMP's threads do after a call: it works for a while in others' turns, and then sleeps.
+    works = f"import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n{SLEEPS}"
+    pool, other = started(works), started(SLEEPS)
+    try:
+        quiet = Quiet({"pool": pool.pid, "other": other.pid})
+        assert quiet.disturber("pool") is None
+        deadline = time.monotonic() + 20
+        while kin.cpu_ns(pool.pid) < 100_000_000 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert kin.cpu_ns(pool.pid) >= 100_000_000
+        assert quiet.disturber("other") is None
+        assert quiet.last_disturber() is None
+    finally:
+        for process in (pool, other):
+            process.kill()
+            process.wait()
+
+
+def test_what_a_compiler_used_in_a_turn_is_not_held_against_the_next_one() -> None:
+    # Its child is gone when its turn ends, so that only the system's sum of waited-for children knows of it.
+    compiles = "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'sum(range(20_000_000))'])"
+    worker = started(f"{compiles}; print('done', flush=True)\n{SLEEPS}", stdout=subprocess.PIPE)
+    try:
+        quiet = Quiet({"worker": worker.pid})
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        assert kin.reaped_ns(worker.pid) > 100_000_000
+        assert quiet.disturber("worker") is None
+        assert quiet.disturber("other") is None
+        # Long enough for the trees to be walked again.
+        time.sleep(0.6)
+        assert quiet.disturber("other") is None
+        assert quiet.last_disturber() is None
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_what_spins_too_little_to_be_suspected_between_turns_is_found_when_they_end() -> None:
+    spins = started(SPINS)
+    try:
+        quiet = Quiet({"spins": spins.pid})
+        time.sleep(0.1)
+        for _ in range(50):
+            assert quiet.disturber("spins") is None
+        deadline, found = time.monotonic() + 20, None
+        while found is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            found = quiet.last_disturber()
+        assert found == "spins"
+    finally:
+        spins.kill()
+        spins.wait()
 
 
 def test_what_is_used_in_a_turn_of_its_own_is_nobody_s_business() -> None:

@@ -110,7 +110,10 @@ def steered_forward(
     tensors = Tensors(query, key, value, bias, strength, key_lengths)
     call = Call.of(tensors, scale, eps, is_causal)
     written = forward.forward(call, tensors, return_stats)
-    return written.out, written.lse, written.norm, written.stats
+    # An operator's outputs are tensors of their own, also those that nobody asked for.
+    norm = written.norm if eps else written.lse.new_empty(0)
+    stats = written.stats if return_stats else written.lse.new_empty(0)
+    return written.out, written.lse, norm, stats
 
 
 @steered_forward.register_fake

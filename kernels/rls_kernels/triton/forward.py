@@ -59,7 +59,7 @@ class Prefill:
 
     def __init__(self, call: Call, return_stats: bool, configuration: Configuration | None = None) -> None:
         self.call = call
-        self._return_stats = return_stats
+        self._results = _Results(call, return_stats)
         self._strides = call.strides()
         batch = call.rows[0]
         self._numbers = (call.scale, *((call.eps,) if call.eps else ()), batch, *call.sizes)
@@ -117,7 +117,7 @@ class Prefill:
 
     def __call__(self, tensors: Tensors) -> Forward:
         """Launch on ``tensors`` of the prepared layout, and return what will have been written."""
-        result = allocate(self.call, tensors.query, self._return_stats)
+        result = self._results()
         given = operands(tensors, self._strides)
         are_aligned = tensors.are_aligned
         with on(self.call.device):
@@ -126,10 +126,10 @@ class Prefill:
                 columns, spans = self._columns(are_aligned, given)
                 row_strides = self._columns.row_strides
                 self._narrow(
-                    are_aligned, given, result, columns, spans, *_descriptors(self._narrow_described, tensors),
-                    *row_strides, *self._narrow_numbers,
+                    are_aligned, given, result, columns, spans,
+                    *_descriptors(self._narrow_described, tensors, are_aligned), *row_strides, *self._narrow_numbers,
                 )  # fmt: skip
-            descriptors = () if self.call.eps else _descriptors(self._described, tensors)
+            descriptors = () if self.call.eps else _descriptors(self._described, tensors, are_aligned)
             self._wide(are_aligned, given, result, spans, *descriptors, *row_strides, *self._numbers)
         return result
 
@@ -171,7 +171,7 @@ class Decode:
 
     def __init__(self, call: Call, return_stats: bool, configuration: Configuration | None = None) -> None:
         self.call = call
-        self._return_stats = return_stats
+        self._results = _Results(call, return_stats)
         self._strides = call.strides()
         chosen = configuration or configurations.decode(architecture(call.device), *call.shape_class)
         batch, heads, query_length = call.rows
@@ -212,7 +212,7 @@ class Decode:
 
     def __call__(self, tensors: Tensors) -> Forward:
         """Launch on ``tensors`` of the prepared layout, and return what will have been written."""
-        result = allocate(self.call, tensors.query, self._return_stats)
+        result = self._results()
         given = operands(tensors, self._strides)
         are_aligned = tensors.are_aligned
         device = self.call.device
@@ -273,21 +273,41 @@ def has_narrow(call: Call, return_stats: bool) -> bool:
     return call.sizes[3] >= NARROW_STATS_KEYS if return_stats else call.eps > 0
 
 
-def allocate(call: Call, query: Tensor, return_stats: bool) -> Forward:
-    """What the forward kernels write, not yet written."""
-    rows, device = call.rows, call.device
-    return Forward(
-        out=query.new_empty(*rows, call.value.shape[3]),
-        lse=torch.empty(rows, dtype=torch.float32, device=device),
-        norm=torch.empty(rows if call.eps else 0, dtype=torch.float32, device=device),
-        stats=torch.empty((5, *rows) if return_stats else 0, dtype=torch.float32, device=device),
-    )
+class _Results:
+    """Allocates what the forward kernels write. What is not asked for is one empty tensor, always the same."""
+
+    def __init__(self, call: Call, return_stats: bool) -> None:
+        self._out = (*call.rows, call.value.shape[3])
+        self._rows = call.rows
+        self._stats = (5, *call.rows) if return_stats else None
+        self._has_norm = call.eps > 0
+        self._dtype = call.dtype
+        self._device = call.device
+        self._none = torch.empty(0, dtype=torch.float32, device=call.device)
+
+    def __call__(self) -> Forward:
+        device = self._device
+        return Forward(
+            torch.empty(self._out, dtype=self._dtype, device=device),
+            torch.empty(self._rows, dtype=torch.float32, device=device),
+            torch.empty(self._rows, dtype=torch.float32, device=device) if self._has_norm else self._none,
+            self._none if self._stats is None else torch.empty(self._stats, dtype=torch.float32, device=device),
+        )
 
 
 class _Describable(NamedTuple):
     shape: list[int]
     strides: list[int] | None
     block: list[int]
+
+    def of(self, tensor: Tensor) -> TensorDescriptor:
+        """``tensor`` described. Triton's own constructor asserts again, for 5 µs, what was looked at ahead."""
+        found = TensorDescriptor.__new__(TensorDescriptor)
+        found.base = tensor
+        found.shape, found.strides, found.block_shape = self
+        found.padding = "zero"
+        found.round_f32_to_tf32 = False
+        return found
 
 
 def _describables(call: Call, chosen: Configuration) -> tuple[_Describable, _Describable] | None:
@@ -304,12 +324,12 @@ def _describables(call: Call, chosen: Configuration) -> tuple[_Describable, _Des
 
 
 def _descriptors(
-    described: tuple[_Describable, _Describable] | None, tensors: Tensors
+    described: tuple[_Describable, _Describable] | None, tensors: Tensors, are_aligned: bool
 ) -> tuple[TensorDescriptor | None, TensorDescriptor | None]:
-    if described is None or not tensors.are_aligned:
+    if described is None or not are_aligned:
         return None, None
     key, value = described
-    return TensorDescriptor(tensors.key, *key), TensorDescriptor(tensors.value, *value)
+    return key.of(tensors.key), value.of(tensors.value)
 
 
 def _programs(call: Call, chosen: Configuration) -> int:

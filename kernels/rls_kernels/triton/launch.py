@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+_HERE = nullcontext()
+
 
 class Launch:
     """``kernel`` over ``grid`` with ``constants``: its compile-time constants, ``num_warps`` and ``num_stages``.
@@ -42,5 +44,5 @@ class Launch:
 def on(device: torch.device) -> AbstractContextManager[Any]:
     """Makes ``device`` the current one: Triton launches there, whichever the tensors lie on."""
     if device.type != "cuda" or device.index == torch.cuda.current_device():
-        return nullcontext()
+        return _HERE
     return torch.cuda.device(device)

@@ -64,7 +64,7 @@ def test_tensors_off_by_two_bytes_are_loaded_by_pointers(
 ) -> None:
     inputs = draw(dtype=torch.bfloat16, sizes=(1, 1, 1, 40, 52))
     off = torch.empty(inputs.key.numel() + 1, dtype=torch.bfloat16)[1:].view(inputs.key.shape).copy_(inputs.key)
-    monkeypatch.setattr(forward, "TensorDescriptor", lambda *_: pytest.fail("described"))
+    monkeypatch.setattr(forward._Describable, "of", lambda *_: pytest.fail("described"))
     verdict = agreement.check(BACKEND, replace(inputs, key=off))
     assert verdict.passed, verdict.reason
 
@@ -75,10 +75,10 @@ def test_the_blocks_that_all_queries_see_come_by_descriptor(
     inputs = draw(dtype=torch.bfloat16, sizes=(1, 1, 1, 40, 52))
     right = BACKEND.prepare(inputs)()
 
-    def of_zeros(tensor: Tensor, *described: Any) -> Any:
+    def of_zeros(described: Any, tensor: Tensor) -> Any:
         return TensorDescriptor(torch.zeros_like(tensor), *described)
 
-    monkeypatch.setattr(forward, "TensorDescriptor", of_zeros)
+    monkeypatch.setattr(forward._Describable, "of", of_zeros)
     assert not torch.allclose(BACKEND.prepare(inputs)(), right, atol=0.1)
 
 
