@@ -16,10 +16,8 @@ import msgspec
 
 from rls_bench.errors import RecordError
 from rls_bench.problems.problem import Problem
-from rls_bench.records import record
+from rls_bench.records import lines, record
 from rls_bench.records.record import Record
-
-VERDICT = "records.jsonl"
 
 
 class Folder:
@@ -45,7 +43,7 @@ class Folder:
     @property
     def verdict(self) -> Path:
         """The records that count, for ``report``, ``compare`` and ``choose``."""
-        return self.root / VERDICT
+        return self.root / lines.VERDICT
 
     def machines_with(self, kind: str, problem: Problem, backend: str, versions: Iterable[str]) -> set[str]:
         """The machines of ``kind`` that have measured this cell with one of ``versions`` (as ``mark`` gives them)."""
@@ -59,8 +57,8 @@ class Folder:
             cells.setdefault((work(entry.problem), entry.backend), []).append(entry)
         for (digits, backend), entries in cells.items():
             name = ".".join((slug(kind), slug(machine), digits, slug(backend), versions, "jsonl"))
-            lines = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
-            _write(self._cells / name, lines)
+            content = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
+            _write(self._cells / name, content)
             self._know(name)
         return len(cells)
 
