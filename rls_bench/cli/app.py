@@ -23,6 +23,7 @@ from rls_bench.cli import (
     suites,
     survey,
     sweep,
+    workload,
 )
 from rls_bench.cli import list as listing
 from rls_bench.cli.grouped_help import GroupedHelp
@@ -62,6 +63,7 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
     "Look inside": [
         ("list", listing.list_backends, "The backends, and why one is missing."),
         ("doctor", doctor.doctor, "This machine, and what to install."),
+        ("workload", workload.workload, "What was asked of you, and what stands for it."),
         ("suites", suites.list_suites, "The workloads that come along, in words."),
         ("show", show.show, "The tables of a recorded run again."),
         ("inspect", inspect.inspect, "What the Triton kernels compile to; needs no GPU."),
