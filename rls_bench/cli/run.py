@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,8 @@ from rls_bench.cli import outputs, problem_argument
 from rls_bench.cli.main import INTERRUPTED
 
 if TYPE_CHECKING:
+    from rls_bench.errors import BackendUnavailable
+    from rls_bench.records.record import Record
     from rls_bench.runner import Event, Plan
 
 Outcome = TypeVar("Outcome")
@@ -94,6 +96,19 @@ def run(
         raise typer.Exit(INTERRUPTED)
     if any(record.status in tables.BROKEN for record in summary.records):
         raise typer.Exit(1)
+    if missing := _missing(plan.backends, summary.records):
+        raise missing
+
+
+def _missing(names: Sequence[str], records: Sequence[Record]) -> BackendUnavailable | None:
+    """The complaint of the first MODULE:ATTRIBUTE that no process could load, or None."""
+    from rls_bench.errors import BackendUnavailable
+
+    for name in names:
+        own = [record for record in records if record.backend == name]
+        if ":" in name and own and all(record.status == "unavailable" for record in own):
+            return BackendUnavailable(own[0].reason)
+    return None
 
 
 def _plan(

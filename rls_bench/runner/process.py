@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
+from rls_bench.backends.words import one_line
 from rls_bench.records.record import Status
 from rls_bench.referee import sealed, wire
 from rls_bench.referee.wire import Channel, Closed, Garbled
-from rls_bench.referee.words import one_line
 from rls_bench.runner import kin, messages
 from rls_bench.runner.nursery import Forked, Nursery
 

@@ -19,6 +19,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from rls_bench.backends import registry
+from rls_bench.backends.words import one_line
 from rls_bench.errors import RecordError
 from rls_bench.records import record
 from rls_bench.records.flips import flips
@@ -26,7 +27,6 @@ from rls_bench.records.record import Agreement, Question, Status
 from rls_bench.referee.client import Referee
 from rls_bench.referee.contents import Contents
 from rls_bench.referee.messages import Draw, Layout
-from rls_bench.referee.words import one_line
 from rls_bench.runner import journal, messages, process, provenance
 from rls_bench.runner.board import TWIN, Board, backend_of
 from rls_bench.runner.cell import Cell, race

@@ -17,6 +17,7 @@ import torch  # isort: skip
 
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend, Call, Support
+from rls_bench.backends.words import one_line, told
 from rls_bench.errors import BackendError
 from rls_bench.probes.registry import observe
 from rls_bench.problems.problem import Problem
@@ -25,7 +26,6 @@ from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
 from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
-from rls_bench.referee.words import one_line, told
 from rls_bench.runner import kin, messages
 from rls_bench.runner.intact import Intact
 from rls_bench.runner.kernels import kernels_of

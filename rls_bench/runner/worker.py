@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
+from rls_bench.backends.words import told
 from rls_bench.referee.wire import Channel, Closed, Garbled
-from rls_bench.referee.words import told
 from rls_bench.runner import kin, messages
 
 # Says that the backend's variables are set, so that it isn't asked for them again.
