@@ -13,11 +13,13 @@ from rls_bench.cli import (
     conformance,
     doctor,
     evaluate,
+    fleet,
     inspect,
     profile,
     report,
     run,
     show,
+    store,
     suites,
     survey,
     sweep,
@@ -74,3 +76,6 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
 for panel, commands in COMMANDS.items():
     for name, function, line in commands:
         app.command(name, short_help=line, rich_help_panel=panel)(function)
+# Commands with commands of their own.
+app.add_typer(fleet.app, name="fleet", short_help="Measure on many machines at once.", rich_help_panel="Measure")
+app.add_typer(store.app, name="store", short_help="Millions of records, asked in SQL.", rich_help_panel="Look inside")
