@@ -15,6 +15,7 @@ from rls_bench.cli import (
     evaluate,
     fleet,
     inspect,
+    policy,
     profile,
     report,
     run,
@@ -58,6 +59,7 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
         ("compare", compare.compare, "Did a commit slow anything, as an exit code."),
         ("ab", ab.ab, "The same, of two commits measured at once."),
         ("choose", choose.choose, "Which backend to run; writes the policy of auto."),
+        ("policy", policy.policy, "Does the policy cover new traffic; what to measure."),
         ("report", report.report, "The evidence on one page."),
     ],
     "Look inside": [
