@@ -34,6 +34,8 @@ class Total:
     name: str
     time: Estimate | None
     lacks: Mapping[str, float] = field(default_factory=dict)
+    # Share of estimated time for which the policy has no choice, so that today's backend is taken on.
+    abstained: float = 0.0
     parts: _Parts = field(default_factory=dict, repr=False)
 
     def over(self, base: Total) -> Estimate | None:
@@ -70,6 +72,9 @@ def totals(traffic: Traffic, decisions: Sequence[Decision], today: str = "") -> 
     single.sort(key=lambda total: (math.inf if total.time is None else total.time.mean, total.name))
     found = [_total(today, traffic, lambda cell: today)] if today else []
     policy = _total("policy", traffic, lambda cell: chosen.get(cell.problem) or today)
+    estimated = {cell.problem: traffic.calls[cell.problem] * seconds(cell.problem) for cell in traffic.evidence.cells}
+    without = math.fsum(time for problem, time in estimated.items() if not chosen.get(problem))
+    policy = replace(policy, abstained=without / math.fsum(estimated.values()))
     return [*found, *single, policy, _total("best of each", traffic, _best)]
 
 
@@ -89,7 +94,7 @@ def _total(name: str, traffic: Traffic, pick: Callable[[Cell], str]) -> Total:
     if lacks or not parts:
         return Total(name, None, lacks)
     mean = math.log(math.fsum(calls * math.exp(latency.mean) for calls, latency in parts.values()))
-    return Total(name, _spread(mean, _shares(parts)), lacks, parts)
+    return Total(name, _spread(mean, _shares(parts)), parts=parts)
 
 
 def _shares(parts: _Parts) -> dict[tuple[str, Problem], tuple[float, Estimate]]:

@@ -84,7 +84,7 @@ def steps(requests: Iterable[Request], *, max_batch: int, chunk: int) -> Iterato
     while waiting or running:
         decoding = [one for one in running if not one.unread]
         tokens = chunk - len(decoding)
-        chunks = []
+        chunks: list[Chunk] = []
         for one in [one for one in running if one.unread]:
             if tokens:
                 tokens -= one.take(tokens, chunks)
