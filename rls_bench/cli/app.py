@@ -16,6 +16,7 @@ from rls_bench.cli import (
     evaluate,
     fleet,
     inspect,
+    policy,
     profile,
     report,
     run,
@@ -60,6 +61,7 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
         ("ab", ab.ab, "The same, of two commits measured at once."),
         ("bisect", bisect.bisect, "Which commit or package version made it slow."),
         ("choose", choose.choose, "Which backend to run; writes the policy of auto."),
+        ("policy", policy.policy, "Does the policy cover new traffic; what to measure."),
         ("report", report.report, "The evidence on one page."),
     ],
     "Look inside": [
