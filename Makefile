@@ -94,6 +94,8 @@ SUITE ?= standard
 GPU ?= $(ASV_MACHINE)
 RECORDS ?= .asv/records/$(GPU).jsonl
 BEFORE ?= HEAD~1
+# All of the standard suite, compiling included.
+RUN ?= --budget 900
 
 # On a GPU those that reach every branch of the launchers, too; elsewhere they would take an hour.
 CASES ?= $(if $(filter cuda,$(DEVICE)),all,small)

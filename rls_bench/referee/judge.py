@@ -10,6 +10,7 @@ from torch import Tensor
 from rls_bench.agreement.causes import explain
 from rls_bench.agreement.judgement import FLOAT32_SLACK, FLOOR_FACTOR, STATS_SLACK, relative_error
 from rls_bench.backends.interface import AttentionStats
+from rls_bench.problems.inputs import Inputs
 from rls_bench.records.record import Agreement
 from rls_bench.referee import truth
 from rls_bench.referee.contents import Contents, Mix, Units
@@ -55,7 +56,7 @@ class Judge:
         for query in (0, 1):
             self._truth(query, None)
             for bias in (0, 1):
-                self._truth(query, bias)
+                _ = self._truth(query, bias).plain
 
     def judge(self, result: Result, contents: Contents, steers: bool) -> Agreement:
         """Whether ``result`` is right for ``contents``; a backend that doesn't steer is judged at λ = 0."""
@@ -97,9 +98,12 @@ class Judge:
     def _truth(self, query: int, bias: int | None) -> Truth:
         """Of a draw of the queries and one of the saliency; None: at λ = 0."""
         if (query, bias) not in self._truths:
-            inputs = self.pool.inputs(query, bias or 0)
-            given = truth.unsteered(inputs) if bias is None else inputs
-            self._truths[query, bias] = truth.of(given, self._rows)
+
+            def inputs() -> Inputs:
+                given = self.pool.inputs(query, bias or 0)
+                return truth.unsteered(given) if bias is None else given
+
+            self._truths[query, bias] = truth.of(inputs, self._rows)
         return self._truths[query, bias]
 
     def _sides(self, mix: Mix) -> Tensor:
