@@ -1,4 +1,4 @@
-"""Figures as a person reads them: the unit that a figure's name ends with, in a size that fits. Records keep them raw."""
+"""Figures as a person reads them: in the unit that a figure's name ends with, at a size that fits; records stay raw."""
 
 from __future__ import annotations
 
