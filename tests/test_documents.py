@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import documents
+import drawn_records
 import pytest
 
 PAGES = documents.pages()
 # Pages whose commands want a checkout of this repository with a commit before its last.
 IN_CHECKOUT = ("slowdown",)
 # A problem and a time for those pages that let the reader's shell name them.
-SMALL = {"PROBLEM": "B1 H4/2 Lq1 Lk64 D16 bf16", "BUDGET": "10"}
+SMALL = {"PROBLEM": "B1 H4/2 Lq1 Lk64 D16 bf16", "BUDGET": "40"}
+# Files that a page's commands read, as a run before them would have written.
+RESULTS = ("base.jsonl", "new.jsonl", "results.jsonl")
 # As many blocks as need what a test has not: a GPU, a repository's history, minutes. A new one is a decision.
 MARKED = 21
 
@@ -71,6 +74,8 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytes
     if page.stem in IN_CHECKOUT:
         tmp_path = checkout(tmp_path / "checkout")
     monkeypatch.chdir(tmp_path)
+    for name in RESULTS:
+        drawn_records.write(tmp_path / name, drawn_records.run(seed=len(name), cells=8))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     environment = {
         **os.environ,
