@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[1]
 # Stands on a line of its own above a block that the tests leave out, with the reason; a reader sees it.
 _MARK = re.compile(r"^\*Not run by the tests: .+\*$")
 _FENCE = re.compile(r"^( *)```(\w*)$")
+_LANGUAGES = ("sh", "python", "text", "toml", "json", "yaml")
+_COMMAND = re.compile(r" {4}(\w+=\S+ )*(rls-bench|python|pytest|asv|make|pip|git) ")
 # A block of Python that begins with a comment such as `# my_kernel.py` is that file.
 _FILE = re.compile(r"# ([\w/]+\.py)\n")
 
@@ -57,3 +59,15 @@ def blocks(page: str) -> Iterator[Block]:
         text = "\n".join(each.removeprefix(opened[1]) for each in lines[start + 1 : number]) + "\n"
         yield Block(start + 2, opened[2], text, bool(above) and bool(_MARK.match(above[0].strip())))
         opened = None
+
+
+def unlabelled(page: str) -> list[int]:
+    """Lines of blocks that don't say what they are."""
+    return [block.line for block in blocks(page) if block.language not in _LANGUAGES]
+
+
+def hidden(page: str) -> list[int]:
+    """Lines of commands outside of fences, which would never run."""
+    fenced = {number for block in blocks(page) for number in range(block.line, block.line + block.text.count("\n"))}
+    lines = enumerate(page.splitlines(), 1)
+    return [number for number, line in lines if number not in fenced and _COMMAND.match(line)]
