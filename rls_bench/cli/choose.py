@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rls_bench.cli import documents, outputs, traffic_time
+from rls_bench.cli import documents, next_step, outputs, traffic_time
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -111,6 +111,8 @@ def choose(
         console.print(f"wrote {policy}{several}{beside}", soft_wrap=True)
     for bad in skipped:
         console.print(f"left out {bad.path}:{bad.line}: {bad.reason}", soft_wrap=True)
+    every = [decision for _, decisions in decided for decision in decisions]
+    console.print(f"next: {next_step.after_choice(every, files, policy)}", soft_wrap=True)
 
 
 def _print_json(
