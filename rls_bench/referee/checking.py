@@ -83,6 +83,7 @@ def check(kernel: Backend | Callable[..., Any], problem: Problem, referee: Refer
             return Verdict("wrong", str(error))
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Verdict("out_of_memory", told(error))
+        # SystemExit and the like are the kernel's fault as any other; Ctrl-C is the user's.
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise

@@ -87,6 +87,7 @@ class Nursery:
         """Have the process go on where something stopped it; whether that was so."""
         if kin.state(self.pid) not in ("T", "t"):
             return False
+        # It may have died since it was looked at; who waits for it sees that.
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGCONT)
         return True
@@ -148,6 +149,7 @@ class Forked:
     def kill(self) -> None:
         """End it, and not what it started."""
         if self.returncode is None:
+            # Dead already, which is what was wanted.
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 

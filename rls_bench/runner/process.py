@@ -181,6 +181,7 @@ class Worker:
                 kin.end(self._process.pid)
             # A nursery that is gone took its hold on the numbers of its dead with it.
             if self._nursery is None or not self._nursery.is_gone():
+                # An empty group has nobody to kill; one of another user, which setuid made, may not be killed.
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()

@@ -109,6 +109,7 @@ class Workbench:
             backend = registry.get(self._name)
         except BackendError as error:
             return none(messages.Verdict(False, one_line(str(error))))
+        # A module may raise anything as it is imported, and may even exit.
         except BaseException as error:
             return none(_failed(f"cannot be imported: {told(error)}"))
         if fault := _declared_wrongly(backend):
@@ -370,6 +371,7 @@ def _verdict(name: str, question: Callable[..., Support], *about: Problem) -> me
     """A backend's answer, whatever it is or raises."""
     try:
         support = question(*about)
+    # The same of its questions.
     except BaseException as error:
         return _failed(f"{name}(): {told(error)}")
     if not isinstance(support, Support):
@@ -388,6 +390,7 @@ def _status_of(error: BaseException) -> tuple[Status, str]:
 
 def _printed_bytes() -> int:
     """Bytes on standard output so far; the coordinator made it a file."""
+    # A backend may have put anything in its place, whose errors are not its result's.
     with suppress(Exception):
         sys.stdout.flush()
     try:
