@@ -101,7 +101,8 @@ def _groups() -> str:
     """Where the unsteered loop's instructions go."""
     arches = ("sm_80", "sm_90", "sm_100", "sm_120")
     mixes = [_case(arch, 64, strength_layout="none")["hot_loops"][0]["mix"] for arch in arches]
-    groups = sorted({name for mix in mixes for name in mix}, key=lambda name: -max(mix.get(name, 0.0) for mix in mixes))
+    names = sorted({name for mix in mixes for name in mix})
+    groups = sorted(names, key=lambda name: -max(mix.get(name, 0.0) for mix in mixes))
     rows = [["unsteered, by group", *arches]]
     rows += [[name, *(f"{mix[name]:.2f}" if name in mix else "" for mix in mixes)] for name in groups]
     return _markdown(rows)
