@@ -16,8 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 bench: setup
 	$(BIN)/rls-bench run
 
+# On two processes, each file whole on one and in order, so that the longest come early; tests of threads ask for theirs.
 test: setup
-	$(BIN)/python -m pytest -m 'not slow and not quiet'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not quiet'
 
 # With SmolLM2's weights, whose package would bring a compiler's worth of dependencies along.
 test-slow: setup
@@ -93,6 +94,8 @@ SUITE ?= standard
 GPU ?= $(ASV_MACHINE)
 RECORDS ?= .asv/records/$(GPU).jsonl
 BEFORE ?= HEAD~1
+# All of the standard suite, compiling included.
+RUN ?= --budget 900
 
 # On a GPU those that reach every branch of the launchers, too; elsewhere they would take an hour.
 CASES ?= $(if $(filter cuda,$(DEVICE)),all,small)

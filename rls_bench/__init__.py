@@ -8,14 +8,16 @@ if TYPE_CHECKING:
     from rls_bench.attention import explain, plan, steered_attention
     from rls_bench.backends.interface import AttentionStats
     from rls_bench.planning.plan import Plan
+    from rls_bench.traffic.recording import record_workload
 
-__all__ = ["AttentionStats", "Plan", "explain", "plan", "steered_attention"]
+__all__ = ["AttentionStats", "Plan", "explain", "plan", "record_workload", "steered_attention"]
 
 _HOME = {
     "AttentionStats": "rls_bench.backends.interface",
     "Plan": "rls_bench.planning.plan",
     "explain": "rls_bench.attention",
     "plan": "rls_bench.attention",
+    "record_workload": "rls_bench.traffic.recording",
     "steered_attention": "rls_bench.attention",
 }
 

@@ -12,12 +12,14 @@ from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend
 from rls_bench.planning import memory
 from rls_bench.planning.likeness import is_plain
+from rls_bench.planning.memory import Remembered
 from rls_bench.planning.plan import Plan, likeness_of
 from rls_bench.planning.watching import is_watched
 from rls_bench.policy import dispatch
 from rls_bench.policy import lookup as policies
 from rls_bench.problems.binding import bind, check_number, reads_values
 from rls_bench.problems.problem import Problem
+from rls_bench.traffic import counting, recording
 
 
 def steered_attention(
@@ -89,13 +91,16 @@ def steered_attention(
             # To a dictionary True is 1 and 1 is 1.0; the operator takes one where it refuses the other.
             types = (type(strength), type(eps), type(scale), type(is_causal), type(enable_gqa), type(return_stats))
             kind = (query.shape, key.shape, key_lengths is None, options, types, decided_by)
-            launch = memory.recall(kind, tensors)
+            remembered = memory.recall(kind, tensors)
         except (AttributeError, TypeError):
             # No tensor, or an option that can be no key: the checks below say what is wrong.
-            launch = None
-        if launch is not None:
+            remembered = None
+        if remembered is not None:
             if not isinstance(strength, Tensor):
                 check_number("strength", strength)
+            if counting.active:
+                counting.count(remembered.problem)
+            launch = remembered.launch
             return launch.run(query, key, value, launch.steer(bias, strength, launch.see(key_lengths)))
 
     inputs = bind(
@@ -113,10 +118,15 @@ def steered_attention(
         check_values=check_values,
     )
     chosen = _backend_for(backend, inputs.problem, policy)
+    if not torch.compiler.is_compiling():
+        recording.follow_environment()
+        if counting.active:
+            counting.count(inputs.problem)
     if kind is None or not is_plain(*tensors):
         return chosen.prepare(inputs)()
     launch = chosen.launch(inputs, reads_values(check_values, query))
-    memory.keep(kind, likeness_of(query, key, value, bias, strength, key_lengths), launch)
+    likeness = likeness_of(query, key, value, bias, strength, key_lengths)
+    memory.keep(kind, Remembered(likeness, launch, inputs.problem))
     return launch.run(query, key, value, launch.steer(bias, strength, launch.see(key_lengths)))
 
 
@@ -140,6 +150,7 @@ def plan(
     """
     inputs = bind(query, key, value, bias, strength, key_lengths=key_lengths, check_values=check_values, **options)
     chosen = dispatch.resolve(backend, inputs.problem, policy)
+    recording.follow_environment()
     return Plan(chosen, inputs, bias, strength, key_lengths, reads_values(check_values, query))
 
 

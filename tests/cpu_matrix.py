@@ -1,7 +1,15 @@
-"""The problems that the CPU kernel is checked on: odd sizes, every option, every layout."""
+"""The problems that the CPU kernel is checked on, odd sizes, every option, every layout, and their truths.
 
+Each instruction set answers the same problems, so what they are held to is worked out once.
+"""
+
+from collections.abc import Iterable
+from functools import cache
 from itertools import product
 
+from rls_bench import agreement
+from rls_bench.backends.cpu import BACKEND
+from rls_bench.problems.draw import draw
 from rls_bench.problems.problem import Problem
 
 # (batch, query heads, kv heads, Lq, Lk, D, Dv): one key, tails of every tile, grouped heads, short queries (decode).
@@ -49,3 +57,14 @@ def cells(shape: tuple[int, ...], dtype: str) -> list[Problem]:
         problem(shape, dtype, steering, is_causal=causal, has_key_lengths=padded, eps=eps, return_stats=stats)
         for causal, padded, eps, stats, steering in options
     ]
+
+
+def failures(problems: Iterable[Problem]) -> list[str]:
+    """Those of ``problems`` that the kernel gets wrong, each with the reason."""
+    checked = ((problem, agreement.check(BACKEND, draw(problem), truth(problem))) for problem in problems)
+    return [f"{problem.key}: {verdict.reason}" for problem, verdict in checked if not verdict.passed]
+
+
+@cache
+def truth(problem: Problem) -> agreement.Truth:
+    return agreement.truth(draw(problem))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+# With torch, before any session in this process: one that loaded torch would drop it again, and a second load crashes.
+import faulty_backends
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -32,7 +34,15 @@ class Wrong(ForgetsMask):
 
 MINE, WRONG = Mine(), Wrong()
 """
-BENCHMARK = ("--benchmark-only", "--steered-suite=smoke", "-p", "no:cacheprovider", "-p", "no:xdist")
+# Of the session that runs these tests, nothing.
+ALONE = ("-p", "no:cacheprovider", "-p", "no:xdist")
+BENCHMARK = ("--benchmark-only", "--steered-suite=smoke", *ALONE)
+
+
+@pytest.fixture(autouse=True)
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest-benchmark measures nothing in a worker of xdist, which may run these tests but not their sessions."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
 
 @pytest.fixture
@@ -41,13 +51,13 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     pytester.makepyfile(mine=MINE, test_cells=CELLS)
     pytester.syspathinsert()
     # For sessions in a process of their own.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(faulty_backends.__file__).parent))
     return pytester
 
 
 def test_without_benchmark_only_the_cells_stay_out(project: pytest.Pytester) -> None:
     project.makepyfile(test_other="def test_other(): pass")
-    result = project.runpytest_inprocess("-p", "no:cacheprovider")
+    result = project.runpytest_inprocess(*ALONE)
     result.assert_outcomes(passed=1, deselected=1)
 
 
@@ -82,7 +92,7 @@ def test_a_slower_run_fails_the_comparison_and_the_same_does_not(
 
 
 def test_a_suite_that_nobody_knows_is_a_usage_error(project: pytest.Pytester) -> None:
-    result = project.runpytest_inprocess("--benchmark-only", "--steered-suite=nope")
+    result = project.runpytest_inprocess("--benchmark-only", "--steered-suite=nope", *ALONE)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--steered-suite: wanted one of*got 'nope'*"])
 
@@ -100,6 +110,6 @@ def test_a_backend_of_ones_own_is_checked_by_the_fixture(pytester: pytest.Pytest
             steered_backend("sdpa-cudnn")
         """
     )
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-rs")
+    result = pytester.runpytest_inprocess(*ALONE, "-rs")
     result.assert_outcomes(passed=1, failed=1, skipped=1)
     result.stdout.fnmatch_lines(["*faulty_backends:FORGETS_MASK does not conform:", "*causal: wrong:*"])

@@ -86,11 +86,11 @@ def made(clone: Path, target: str, *variables: str) -> str:
 def test_what_a_gpu_runner_does_works_on_a_cpu(clone: Path) -> None:
     few = ("BACKENDS=eager unsteered", "DEVICE=cpu")
     assert "0 not conforming" in made(clone, "gpu-agreement", *few)
-    made(clone, "gpu-run", *few, "SUITE=smoke", "RUN=--budget 1 --launches 1 --inputs random")
+    made(clone, "gpu-run", *few, "SUITE=smoke", "RUN=--budget 60 --launches 1 --inputs random")
     records = clone / ".asv" / "records" / "runner.jsonl"
     assert records.exists()
 
-    compared = ("BACKENDS=eager", "SUITE=smoke", "BEFORE=HEAD", "AB=--budget 1 --threshold 50%")
+    compared = ("BACKENDS=eager", "SUITE=smoke", "BEFORE=HEAD", "AB=--budget 180 --threshold 50%")
     assert "::error" not in made(clone, "gpu-compare", *compared)
     with (clone / "rls_bench" / "backends" / "eager.py").open("a") as file:
         file.write("\nBACKEND.prepare = lambda inputs: lambda: inputs.query * 0\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +19,18 @@ from rls_bench.backends import registry, sources
 from rls_bench.compare import sources as compared
 from rls_bench.compare.sources import Key, load
 from rls_bench.compare.verdict import ORDER, Comparison, Row, match, percent
+from rls_bench.errors import RlsBenchError
 from rls_bench.problems.problem import Problem
 from rls_bench.records import record
 from rls_bench.records.record import Question, Record
 from rls_bench.runner import journal, provenance
 from rls_bench.runner.board import Board
 from rls_bench.runner.cell import Cell
+from rls_bench.runner.course import Course
 from rls_bench.runner.crew import Crew
 from rls_bench.runner.plan import QUESTIONS, Event, Plan, Summary
 from rls_bench.runner.session import Session
+from rls_bench.runner.turns import Turns
 
 # The time is shared out among so many launches; cells that are settled earlier leave theirs to the others.
 _LAUNCHES = 12
@@ -81,6 +85,7 @@ def run(
         seed=seed,
         launches=_LAUNCHES,
         budget_seconds=budget_seconds,
+        limit_seconds=budget_seconds,
         race=False,
         questions=QUESTIONS[device][:1],
         aa=False,
@@ -90,7 +95,13 @@ def run(
     log = journal.Journal(journal.beside(files.base, started.run))
     log.write(started)
     board = _Board(plan, names, (base, new), threshold)
-    warnings = _Session(started, log, board, files, progress).run().warnings
+    course = Course(started, log, board, progress)
+    summary = _Session(course, board, files).run()
+    if not summary.records:
+        raise RlsBenchError(
+            f"ab: nothing was measured within {budget_seconds:g} s; starting alone took {summary.effort.start:.0f} s"
+        )
+    warnings = summary.warnings
     return _comparison(board, files, threshold, [*_unfit(base, new), *warnings])
 
 
@@ -154,7 +165,10 @@ class _Board(Board):
     def records(self, started: journal.Started, interrupted: bool) -> tuple[list[Record], int]:
         """As of a run a side: each with its commit, and its backends under their plain names."""
         found, unreached = super().records(started, interrupted)
-        return [self._of_side(each) for each in found], unreached
+        # What ended before the other side was timed, too, is no news of either.
+        sides = Counter((_plain(each.label), each.problem.key) for each in found)
+        pairs = [each for each in found if not each.samples_ns or sides[_plain(each.label), each.problem.key] == 2]
+        return [self._of_side(each) for each in pairs], unreached
 
     def _of_side(self, entry: Record) -> Record:
         side = self._names[entry.label]
@@ -163,23 +177,12 @@ class _Board(Board):
         return replace(entry, run=run, label=name, backend=name, commit=tree.commit, dirty=tree.dirty)
 
 
-class _Session(Session):
-    """A session whose records go into one file a side."""
+class _Turns(Turns):
+    """Turns in pairs."""
 
-    def __init__(
-        self,
-        started: journal.Started,
-        log: journal.Journal,
-        board: _Board,
-        files: Files,
-        progress: Callable[[Event], None] | None,
-    ) -> None:
-        super().__init__(started, log, board, files.base, progress)
-        self._files = files
-
-    def _next_turns(self, crew: Crew, launch: int, cells: list[Cell], late: bool) -> list[tuple[Cell, Question]]:
+    def next_turns(self, crew: Crew, launch: int, cells: list[Cell], late: bool) -> list[tuple[Cell, Question]]:
         """Where one of a pair wants a turn, the other takes one, too."""
-        wanted = {(cell.index, _plain(cell.label)) for cell, _ in super()._next_turns(crew, launch, cells, late)}
+        wanted = {(cell.index, _plain(cell.label)) for cell, _ in super().next_turns(crew, launch, cells, late)}
         return [
             (cell, cell.main)
             for cell in cells
@@ -188,19 +191,30 @@ class _Session(Session):
             and cell.main not in crew.unanswered.get(cell.label, ())
         ]
 
-    def _shuffle(self, turns: list[tuple[Cell, Question]], order: random.Random) -> None:
+    def shuffle(self, turns: list[tuple[Cell, Question]], order: random.Random) -> None:
         """Pairs in drawn order, each side first as often as second: what a neighbour does meets both."""
         drawn: dict[str, float] = {}
         for cell, _ in turns:
             drawn.setdefault(_plain(cell.label), order.random())
         turns.sort(key=lambda turn: (drawn[_plain(turn[0].label)], order.random()))
 
+
+class _Session(Session):
+    """A session whose records go into one file a side."""
+
+    def __init__(self, course: Course, board: _Board, files: Files) -> None:
+        super().__init__(course, files.base, _Turns(course))
+        self._board = board
+        self._files = files
+
     def _finish(self, interrupted: bool) -> Summary:
-        records, _ = self._board.records(self._started, interrupted)
+        records, _ = self._board.records(self._course.started, interrupted)
         for entry in records:
             record.append(self._files.base if entry.run.endswith(SIDES[0]) else self._files.new, entry)
-        self._log.close(remove=True)
-        return Summary(self._started.run, records, None, self._warnings, self._ledger.effort(), interrupted)
+        self._course.log.close(remove=True)
+        return Summary(
+            self._course.started.run, records, None, self._warnings, self._course.ledger.effort(), interrupted
+        )
 
 
 def _plain(name: str) -> str:

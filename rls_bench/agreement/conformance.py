@@ -12,9 +12,9 @@ from typing import Any, Literal
 import torch
 
 from rls_bench.agreement import judgement
-from rls_bench.backends.asking import last_words
 from rls_bench.backends.eager import BACKEND as _EAGER
 from rls_bench.backends.interface import Backend, Support
+from rls_bench.backends.words import told
 from rls_bench.problems.draw import draw
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
@@ -95,10 +95,13 @@ def check(
 ) -> Iterator[Outcome]:
     """The outcome of every problem, as it comes: first the interface, then the operator; on the CPU by default.
 
-    A backend that declines all of them conforms to nothing: the last outcome says so. ``checked`` gives the outcomes
-    where another process is to work them out; else ``check_case`` does.
+    What has not the interface is asked no more. A backend that declines all problems conforms to nothing: the last
+    outcome says so. ``checked`` gives the outcomes where another process is to work them out; else ``check_case`` does.
     """
-    yield check_interface(backend)
+    interface = check_interface(backend)
+    yield interface
+    if not interface.holds:
+        return
     asked = list(all_cases("cpu") if problems is None else problems)
     supported = 0
     for outcome in (check_case(backend, problem) for problem in asked) if checked is None else checked(asked):
@@ -126,7 +129,7 @@ def check_interface(backend: Backend) -> Outcome:
         try:
             complaint = _complaint(ask())
         except (Exception, SystemExit) as error:
-            complaint = f"raised {last_words(error)}"
+            complaint = f"raised {told(error)}"
         if complaint:
             return Outcome(case, "failed", f"{question}(): {complaint}")
     return Outcome(case, "ok")
@@ -142,7 +145,7 @@ def check_case(backend: Backend, problem: Problem) -> Outcome:
             return Outcome(problem.name, "unsupported", answer.reason)
         reason = _fault(backend, problem)
     except (Exception, SystemExit) as error:
-        return Outcome(problem.name, "failed", last_words(error))
+        return Outcome(problem.name, "failed", told(error))
     return Outcome(problem.name, "wrong" if reason else "ok", reason)
 
 

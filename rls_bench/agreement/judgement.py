@@ -22,6 +22,7 @@ from rls_baselines.eager import eager_attention, row_statistics
 from rls_baselines.reference import OracleResult, steered_attention_oracle
 from torch import Tensor
 
+from rls_bench.agreement.causes import explain
 from rls_bench.backends.interface import AttentionStats, Backend, Call
 from rls_bench.problems.inputs import Inputs
 from rls_bench.records.record import Agreement
@@ -160,24 +161,32 @@ def verdict(inputs: Inputs, answer: Answer, repeated: Any, known: Truth | None =
 
 def judge(inputs: Inputs, output: Tensor, stats: AttentionStats | None = None, known: Truth | None = None) -> Agreement:
     """``output`` [B, Hq, Lq, Dv] and, where given, ``stats`` against the oracle; ``known`` as in ``check``."""
-    if not bool(output.isfinite().all()):
-        bad = int((~output.isfinite()).sum())
-        return _failed(f"{bad} of {output.numel()} output elements are not finite, or were never written")
+    is_finite = output.isfinite()
+    if not bool(is_finite.all()):
+        reason = f"{int((~is_finite).sum())} of {output.numel()} output elements are not finite, or were never written"
+        known = known or truth(inputs)
+        return _failed(f"{reason}; {_where(inputs, output, known)}")
 
     known = known or truth(inputs)
     rows, exact, floor = known.rows, known.exact, known.floor
     if not bool(exact.output.isfinite().all() & floor.isfinite().all()):
         return _failed("the oracle's result, or eager's, isn't finite here: nothing can be judged by it")
-    output = output.index_select(2, rows.to(output.device)).double().cpu()
+    whole, output = output, output.index_select(2, rows.to(output.device)).double().cpu()
     error = relative_error(output, exact.output)
     slack = FLOAT32_SLACK if inputs.query.dtype == torch.float32 else 0.0
     ratio = float((error / floor).max())
     reason = ""
     if not bool((error <= FLOOR_FACTOR * floor + slack).all()):
-        reason = f"error is {ratio:.1f} × the floor; at most {FLOOR_FACTOR:g}"
+        reason = f"error is {ratio:.1f} × the floor; at most {FLOOR_FACTOR:g}; {_where(inputs, whole, known)}"
     elif stats is not None:
         reason = _judge_stats(inputs, rows, stats, exact)
     return Agreement(float(error.max()), float(floor.max()), ratio, passed=not reason, reason=reason)
+
+
+def _where(inputs: Inputs, output: Tensor, known: Truth) -> str:
+    """The first wrong row, and why it is wrong where a usual cause fits."""
+    slack = FLOAT32_SLACK if inputs.query.dtype == torch.float32 else 0.0
+    return str(explain(inputs, output, known.rows, known.exact.output, FLOOR_FACTOR * known.floor + slack))
 
 
 def relative_error(output: Tensor, exact: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rls_bench.backends.interface import Backend, Support, no
+from rls_bench.backends.words import told
 from rls_bench.problems.problem import Problem
 
 
@@ -29,15 +30,10 @@ def supports(backend: Backend, problem: Problem) -> Support:
     return _answer("supports", lambda: backend.supports(problem))
 
 
-def last_words(error: BaseException) -> str:
-    """``RuntimeError: no device``, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-
-
 def _answer(question: str, ask: Callable[[], Support]) -> Support:
     try:
         answer = ask()
     # A plugin that exits must not take the program along.
     except (Exception, SystemExit) as error:
-        return no(f"its {question}() raised {last_words(error)}")
+        return no(f"its {question}() failed: {told(error)}")
     return answer if isinstance(answer, Support) else no(f"its {question}() returned {answer!r}; wanted a Support")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 from importlib import import_module
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rls_bench.backends import sources
-from rls_bench.backends.asking import last_words
 from rls_bench.backends.interface import Backend
+from rls_bench.backends.words import told
 from rls_bench.errors import BackendUnavailable, UnknownBackend
 
 GROUP = "rls_bench.backends"
@@ -53,19 +54,29 @@ def check_name(name: str) -> None:
 
 
 def get(name: str) -> Backend:
-    """The backend called ``name``, loading its module on first use; ``module:attribute`` names one not registered.
+    """The backend called ``name``, loading its module on first use; ``module:attribute`` names one not registered,
+    a Backend or a plain function (see function.py).
 
     Raises UnknownBackend for a name that nobody registered, BackendUnavailable where its module cannot be imported or
-    holds no Backend there; never another backend.
+    holds neither there; never another backend.
     """
     if name not in LOADED:
-        found = find(name)
-        if not isinstance(found, Backend):
-            raise BackendUnavailable(
-                f"backend {name!r}: wanted an instance of a Backend subclass; got {type(found).__name__}"
-            )
-        LOADED[name] = found
+        LOADED[name] = _as_backend(find(name), name)
     return LOADED[name]
+
+
+def _as_backend(found: Any, name: str) -> Backend:
+    if isinstance(found, Backend):
+        return found
+    if callable(found) and not isinstance(found, type):
+        # Whoever only asks for names needs no torch.
+        from rls_bench.backends.function import Function
+
+        return Function(found, name.partition(sources.MARK)[0])
+    raise BackendUnavailable(
+        f"backend {name!r}: wanted an instance of a Backend subclass; got {type(found).__name__}; "
+        "a plain function (query, key, value, bias, strength, *, scale, is_causal, …) would do, too"
+    )
 
 
 def find(name: str) -> Any:
@@ -75,9 +86,12 @@ def find(name: str) -> Any:
     if tree:
         sources.enter(tree)
     place = _entries()[name].value if name in _entries() else name
+    if name not in _entries() and os.getcwd() not in sys.path:
+        # A kernel under work lies in the working directory more often than in an installed package.
+        sys.path.insert(0, os.getcwd())
     module, _, attribute = place.partition(":")
     try:
         return getattr(import_module(module), attribute)
     # A module may raise anything as it is imported, and may even exit.
     except (Exception, SystemExit) as error:
-        raise BackendUnavailable(f"backend {name!r}: {place} cannot be imported: {last_words(error)}") from error
+        raise BackendUnavailable(f"backend {name!r}: {place} cannot be imported: {told(error)}") from error

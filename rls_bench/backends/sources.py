@@ -19,7 +19,7 @@ MARK = "@"
 _HARNESS = Path(__file__).parents[1]
 _PACKAGE = "rls_bench.backends"
 # These say what a backend is and who is one; they belong to the harness.
-_OURS = ("interface", "registry", "sources")
+_OURS = ("function", "interface", "registry", "sources", "words")
 _ENTERED: list[str] = []
 
 

@@ -3,6 +3,20 @@
 from rls_bench.choose.decision import Decision, decide
 from rls_bench.choose.evidence import Cell, Evidence, Limits, gather
 from rls_bench.choose.regimes import choose
+from rls_bench.choose.traffic import Total, Traffic, on, totals
 from rls_bench.choose.writing import as_policy
 
-__all__ = ["Cell", "Decision", "Evidence", "Limits", "as_policy", "choose", "decide", "gather"]
+__all__ = [
+    "Cell",
+    "Decision",
+    "Evidence",
+    "Limits",
+    "Total",
+    "Traffic",
+    "as_policy",
+    "choose",
+    "decide",
+    "gather",
+    "on",
+    "totals",
+]

@@ -39,8 +39,9 @@ class Decision:
     """The choice for ``cells``; ``backend`` is None where the evidence is too thin, and ``settle`` would thicken it.
 
     Relative figures: ``margin`` is how much more the next one costs (None without one), ``regret`` what the choice
-    costs above the best of each problem, on average, ``worst_regret`` on the worst problem, and ``regret_bound`` what
-    that may be at 95 % confidence. ``order`` ranks all that could have been chosen, the choice first.
+    costs above the best of each problem, on average by the cells' weights, ``worst_regret`` on the worst problem, and
+    ``regret_bound`` what that may be at 95 % confidence. ``order`` ranks all that could have been chosen, the choice
+    first.
     """
 
     cells: tuple[Cell, ...]
@@ -90,19 +91,20 @@ def weigh(cells: Sequence[Cell], objective: Objective = "latency") -> Decision:
     regrets = {
         name: [math.log(cost / best) for cost, best in zip(known, least, strict=True)] for name, known in costs.items()
     }
-    best = min(regrets, key=lambda name: (_mean(regrets[name]), name))
+    mean = {name: _mean(known, cells) for name, known in regrets.items()}
+    best = min(regrets, key=lambda name: (mean[name], name))
     tied = [name for name in regrets if name == best or _ties(cells, name, best, regrets, objective)]
     # Who has launches enough goes first: a tie with one that hasn't settles nothing.
     chosen = min(tied, key=lambda name: (_fewest_launches(cells, name) < FEWEST_LAUNCHES, _tie_break(cells, name)))
-    others = sorted((name for name in regrets if name != chosen), key=lambda name: _mean(regrets[name]))
+    others = sorted((name for name in regrets if name != chosen), key=lambda name: mean[name])
     return Decision(
         cells=tuple(cells),
         backend=chosen,
         why="",
         order=(chosen, *others),
         tied=tuple(name for name in others if name in tied),
-        margin=math.expm1(_mean(regrets[others[0]]) - _mean(regrets[chosen])) if others else None,
-        regret=math.expm1(_mean(regrets[chosen])),
+        margin=math.expm1(mean[others[0]] - mean[chosen]) if others else None,
+        regret=math.expm1(mean[chosen]),
         worst_regret=math.expm1(max(regrets[chosen])),
     )
 
@@ -204,25 +206,35 @@ def _ties(
     if objective != "latency":
         return False
     ratios = [cell.candidates[name].latency.over(cell.candidates[best].latency) for cell in cells]
-    return together(ratios).interval().low <= 1 and all(ratio.interval().low <= math.exp(tie) for ratio in ratios)
+    return together(ratios, cells).interval().low <= 1 and all(
+        ratio.interval().low <= math.exp(tie) for ratio in ratios
+    )
 
 
-def together(ratios: Sequence[Estimate]) -> Estimate:
-    """The mean of several log ratios, each problem counting alike."""
-    count, total = len(ratios), math.fsum(ratio.variance for ratio in ratios)
-    mean, blur = _mean([ratio.mean for ratio in ratios]), _mean([ratio.blur for ratio in ratios])
+def together(ratios: Sequence[Estimate], cells: Sequence[Cell]) -> Estimate:
+    """The mean of log ratios, one a cell, each counting by the cell's weight."""
+    shares = _shares(cells)
+    variances = [share**2 * ratio.variance for share, ratio in zip(shares, ratios, strict=True)]
+    mean, blur = _mean([ratio.mean for ratio in ratios], cells), _mean([ratio.blur for ratio in ratios], cells)
+    total = math.fsum(variances)
     if not 0 < total < math.inf:
         return Estimate(mean, total, 1.0, blur)
-    freedom = total**2 / math.fsum(ratio.variance**2 / ratio.freedom for ratio in ratios)
-    return Estimate(mean, total / count**2, freedom, blur)
+    parts = zip(variances, ratios, strict=True)
+    return Estimate(mean, total, total**2 / math.fsum(part**2 / ratio.freedom for part, ratio in parts), blur)
 
 
 def _fewest_launches(cells: Sequence[Cell], name: str) -> int:
     return min(cell.candidates[name].launches for cell in cells)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _mean(values: Sequence[float], cells: Sequence[Cell]) -> float:
+    return math.fsum(share * value for share, value in zip(_shares(cells), values, strict=True))
+
+
+def _shares(cells: Sequence[Cell]) -> list[float]:
+    """How much each cell counts, of 1 in all."""
+    every = math.fsum(cell.weight for cell in cells)
+    return [cell.weight / every if every else 1 / len(cells) for cell in cells]
 
 
 def _tie_break(cells: Sequence[Cell], name: str) -> tuple[float, float, int, str]:

@@ -52,12 +52,16 @@ class Candidate:
 
 @dataclass
 class Cell:
-    """One problem: ``candidates`` agreed, were timed and keep the limits; ``refused`` says why each other one isn't."""
+    """One problem: ``candidates`` agreed, were timed and keep the limits; ``refused`` says why each other one isn't.
+
+    ``weight`` is how much its regret counts beside others': 1, or its share of a workload's time in any unit.
+    """
 
     problem: Problem
     candidates: dict[str, Candidate] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     noise_floor: float = 0.0
+    weight: float = 1.0
 
 
 @dataclass

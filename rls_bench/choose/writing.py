@@ -13,9 +13,19 @@ from rls_bench.policy import file as policy_file
 from rls_bench.policy.file import Policy, Rule
 
 
-def as_policy(evidence: Evidence, decisions: Sequence[Decision], objective: Objective, path: Path) -> Policy:
-    """The policy of one machine, to be written to ``path``; abstentions are kept as rules without backends."""
+def as_policy(
+    evidence: Evidence,
+    decisions: Sequence[Decision],
+    objective: Objective,
+    path: Path,
+    workload: tuple[Path, str] | None = None,
+) -> Policy:
+    """The policy of one machine, to be written to ``path``; abstentions are kept as rules without backends.
+
+    ``workload`` is the file whose problems were weighed, and its fingerprint.
+    """
     words = problem_words(evidence.suites[-1]) if evidence.suites else []
+    weighed = f" --workload {workload[0]}" if workload else ""
     run = " ".join(["rls-bench run", *words, "--out renewed.jsonl"])
     return Policy(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -23,7 +33,8 @@ def as_policy(evidence: Evidence, decisions: Sequence[Decision], objective: Obje
         validity=policy_file.validity(evidence.machine),
         commits=evidence.commits,
         objective=objective,
-        renew=f"{run} && rls-bench choose renewed.jsonl --objective {objective} --policy {path}",
+        renew=f"{run} && rls-bench choose renewed.jsonl --objective {objective}{weighed} --policy {path}",
+        workload=workload[1] if workload else "",
         rules=tuple(_rule(decision, objective) for decision in decisions),
     )
 

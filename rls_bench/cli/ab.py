@@ -22,7 +22,7 @@ def ab(
         list[str] | None, typer.Option(help="A backend by name; repeat for several. All by default.")
     ] = None,
     threshold: Annotated[str, typer.Option(help="Differences up to this share count as the same: 2% or 0.02.")] = "2%",
-    budget: Annotated[float, typer.Option(help="Seconds for the whole run.", min=1.0)] = 240.0,
+    budget: Annotated[float, typer.Option(help="Seconds on the clock for all of the run.", min=1.0)] = 240.0,
     seed: Annotated[int, typer.Option(help="Seed of inputs and of the order of turns.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="OUT.base.jsonl and OUT.new.jsonl get the records [results/ab-<time>].")

@@ -13,14 +13,18 @@ from rls_bench.cli import (
     conformance,
     doctor,
     evaluate,
+    fleet,
     inspect,
+    policy,
     profile,
     report,
     run,
     show,
+    store,
     suites,
     survey,
     sweep,
+    workload,
 )
 from rls_bench.cli import list as listing
 from rls_bench.cli.grouped_help import GroupedHelp
@@ -55,11 +59,13 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
         ("compare", compare.compare, "Did a commit slow anything, as an exit code."),
         ("ab", ab.ab, "The same, of two commits measured at once."),
         ("choose", choose.choose, "Which backend to run; writes the policy of auto."),
+        ("policy", policy.policy, "Does the policy cover new traffic; what to measure."),
         ("report", report.report, "The evidence on one page."),
     ],
     "Look inside": [
         ("list", listing.list_backends, "The backends, and why one is missing."),
         ("doctor", doctor.doctor, "This machine, and what to install."),
+        ("workload", workload.workload, "What was asked of you, and what stands for it."),
         ("suites", suites.list_suites, "The workloads that come along, in words."),
         ("show", show.show, "The tables of a recorded run again."),
         ("inspect", inspect.inspect, "What the Triton kernels compile to; needs no GPU."),
@@ -72,3 +78,6 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
 for panel, commands in COMMANDS.items():
     for name, function, line in commands:
         app.command(name, short_help=line, rich_help_panel=panel)(function)
+# Commands with commands of their own.
+app.add_typer(fleet.app, name="fleet", short_help="Measure on many machines at once.", rich_help_panel="Measure")
+app.add_typer(store.app, name="store", short_help="Millions of records, asked in SQL.", rich_help_panel="Look inside")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rls_bench.cli import documents, outputs
+from rls_bench.cli import documents, outputs, traffic_time
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from rls_bench.choose import Decision, Evidence
+    from rls_bench.cli.traffic_time import Served
     from rls_bench.records.record import Skipped
 
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -53,12 +54,18 @@ def choose(
     max_memory: Annotated[str | None, typer.Option(help="Most memory at the peak: 2GiB.")] = None,
     objective: Annotated[Objective, typer.Option(help="What to have least of.")] = Objective.latency,
     question: Annotated[Question, typer.Option(help="Which latency counts.")] = Question.warm,
+    workload: Annotated[
+        Path | None, typer.Option(help="Weigh problems by their time in this workload file, and tell what it takes.")
+    ] = None,
+    today: Annotated[str, typer.Option(help="The backend that serves the workload today.")] = "",
     policy: Annotated[Path | None, typer.Option(help='Write the choice here, for backend="auto".')] = None,
     json: Annotated[bool, typer.Option("--json", help="One object a decision in place of the tables.")] = False,
 ) -> None:
     """Choose a backend for each machine and regime, or abstain and say which run would settle it."""
     limits = (max_error, None if max_memory is None else size(max_memory))
     outputs.check_file(policy, "--policy")
+    if today and not workload:
+        raise typer.BadParameter("--today: wanted beside --workload; got none")
     from rls_bench.choose import Limits, as_policy, gather
     from rls_bench.choose import choose as decide_all
     from rls_bench.cli.console import Console
@@ -76,14 +83,17 @@ def choose(
         raise PolicyError(
             f"--policy: a policy is for one machine and its versions; these are {len(machines)}: {titles}"
         )
+    served = [traffic_time.served(evidence, workload, today) for evidence in machines] if workload else []
+    machines = [one.traffic.evidence for one in served] or machines
     decided = [(evidence, decide_all(evidence, objective.value)) for evidence in machines]
     if policy:
-        policy_file.write(policy, as_policy(*decided[0], objective.value, policy))
+        weighed = (workload, served[0].workload.fingerprint) if workload else None
+        policy_file.write(policy, as_policy(*decided[0], objective.value, policy, weighed))
     if json:
-        _print_json(decided, skipped)
+        _print_json(decided, skipped, served)
         return
     console = Console()
-    for evidence, decisions in decided:
+    for place, (evidence, decisions) in enumerate(decided):
         console.print(evidence.machine.title, style="bold")
         if evidence.older:
             commits = ", ".join(commit[:12] for commit in evidence.older)
@@ -93,13 +103,17 @@ def choose(
             if decision.backend is None:
                 where = f"{decision.regime}, {decision.lengths}: {decision.why}. Settle it: {decision.settle}"
                 console.print(f"abstain: {where}", soft_wrap=True)
+        if served:
+            traffic_time.show(console, served[place], decisions)
         if policy:
             console.print(f"wrote {policy}", soft_wrap=True)
     for bad in skipped:
         console.print(f"left out {bad.path}:{bad.line}: {bad.reason}", soft_wrap=True)
 
 
-def _print_json(decided: Sequence[tuple[Evidence, list[Decision]]], skipped: Sequence[Skipped]) -> None:
+def _print_json(
+    decided: Sequence[tuple[Evidence, list[Decision]]], skipped: Sequence[Skipped], served: Sequence[Served]
+) -> None:
     """Every decision of every machine with its figures; relative figures are shares, 0.03 for 3 %."""
     import msgspec
 
@@ -124,7 +138,8 @@ def _print_json(decided: Sequence[tuple[Evidence, list[Decision]]], skipped: Seq
                 for found in decisions
             ],
         }
-        for evidence, decisions in decided
+        | ({"workload": traffic_time.as_json(served[place], decisions)} if served else {})
+        for place, (evidence, decisions) in enumerate(decided)
     ]
     documents.write_json(msgspec.json.format(msgspec.json.encode({"machines": machines, "skipped": skipped})).decode())
 

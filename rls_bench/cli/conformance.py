@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rls_bench.agreement.conformance import Outcome
+    from rls_bench.backends.interface import Backend
     from rls_bench.cli.console import Console
     from rls_bench.problems.problem import Problem
 
@@ -31,10 +33,6 @@ def conformance(
 
     Several backends are each checked in a process of their own, so that a fault stays its own; one alone in this one.
     """
-    import sys
-
-    # A backend under work lies in the working directory more often than in an installed package.
-    sys.path.insert(0, "")
     from rls_bench.agreement import branches
     from rls_bench.agreement import conformance as suite
     from rls_bench.cli.console import Console
@@ -77,26 +75,24 @@ def _faults(console: Console, name: str, problems: list[Problem], alone: bool) -
 
     from rls_bench.agreement import conformance as suite
     from rls_bench.backends import asking, registry
-    from rls_bench.backends.interface import Backend
     from rls_bench.errors import BackendUnavailable
     from rls_bench.records.escape import text
     from rls_bench.runner import isolated
 
-    backend = registry.find(name)
-    # What is no backend has no such questions to be asked, and one that raises gives no answer; the suite's first case
-    # tells of both.
-    if isinstance(backend, Backend):
-        with suppress(Exception, SystemExit):
-            os.environ.update(backend.environment())
-        if suite.check_interface(backend).holds and not (proven := asking.proven(backend)):
-            raise BackendUnavailable(f"backend {name}: {proven.reason}")
+    backend = registry.get(name)
+    # One that raises gives no answer; the suite's first case tells of it.
+    with suppress(Exception, SystemExit):
+        os.environ.update(backend.environment())
+    if suite.check_interface(backend).holds and not (proven := asking.proven(backend)):
+        raise BackendUnavailable(f"backend {name}: {proven.reason}")
     console.print(name, style="bold", soft_wrap=True)
-    outcomes = []
+    outcomes: list[Outcome] = []
+    told: dict[str, str] = {}
     checked = suite.check(backend, problems, None if alone else partial(isolated.check, name))
     for outcome in chain(checked, _guarded(backend, problems) if alone else ()):
         outcomes.append(outcome)
         status = text(f"{outcome.status:12}", _COLOURS[outcome.status])
-        console.print(status, f"{outcome.case:28}", outcome.reason, soft_wrap=True)
+        console.print(status, f"{outcome.case:28}", _told_once(outcome, told), soft_wrap=True)
     faults = sum(not outcome.holds for outcome in outcomes)
     declined = sum(outcome.status == "unsupported" for outcome in outcomes)
     right = len(outcomes) - faults - declined
@@ -104,12 +100,22 @@ def _faults(console: Console, name: str, problems: list[Problem], alone: bool) -
     return faults
 
 
-def _guarded(backend: object, problems: list[Problem]) -> Iterator[Outcome]:
+def _told_once(outcome: Outcome, told: dict[str, str]) -> str:
+    """The outcome's reason, or the case that told it before; ``told`` keeps them by where they were raised."""
+    if outcome.status != "failed":
+        return outcome.reason
+    # Sizes in a message differ from case to case, the place where it was raised does not.
+    place = re.search(r"\([^()]+:\d+\)$", outcome.reason)
+    key = place[0] if place else outcome.reason
+    if key in told:
+        return f"as in {told[key]!r}{f' {key}' if place else ''}"
+    told[key] = outcome.case
+    return outcome.reason
+
+
+def _guarded(backend: Backend, problems: list[Problem]) -> Iterator[Outcome]:
     """Some of the cases once more, before a referee that the backend cannot reach."""
-    from rls_bench.backends.interface import Backend
     from rls_bench.referee import Referee, guards
 
-    # What is no backend has failed the first case already.
-    if isinstance(backend, Backend):
-        with Referee() as referee:
-            yield from guards.outcomes(backend, problems, referee)
+    with Referee() as referee:
+        yield from guards.outcomes(backend, problems, referee)

@@ -42,6 +42,7 @@ def ended(command: Callable[[], int]) -> int:
         _accept_any_text()
         code = command()
         _flush_output()
+    # Each has a code: Ctrl-C, a wrong call, a fault of our own.
     except BaseException as error:
         code, message = _outcome(error)
         if message:
@@ -106,6 +107,7 @@ def _usage(error: BaseException) -> str:
     from rls_bench.records.escape import visible
 
     error.message = visible(getattr(error, "message", ""))  # type: ignore[attr-defined]
+    # Standard error may be closed or full: the exit code still tells.
     with suppress(OSError):
         error.show()  # type: ignore[attr-defined]
     return ""
@@ -120,6 +122,7 @@ def _place(trace: TracebackType | None) -> str:
 def _tell(message: str) -> None:
     from rls_bench.records.escape import one_line
 
+    # The same: the exit code is left to tell.
     with suppress(OSError, ValueError):
         print(f"rls-bench: {one_line(message)}", file=sys.stderr)
 
@@ -129,5 +132,6 @@ def _flush(stream: object) -> None:
     try:
         stream.flush()  # type: ignore[attr-defined]
     except (OSError, ValueError):
+        # A stream without a descriptor is none that Python flushes again.
         with suppress(OSError, ValueError, AttributeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from rls_bench.cli import outputs, problem_argument
-from rls_bench.cli.main import INTERRUPTED
+from rls_bench.cli.main import CANNOT, INTERRUPTED
 
 if TYPE_CHECKING:
+    from rls_bench.errors import BackendUnavailable
+    from rls_bench.records.record import Record
     from rls_bench.runner import Event, Plan
 
 Outcome = TypeVar("Outcome")
@@ -37,7 +39,9 @@ def run(
         Literal["real", "random"] | None, typer.Option(help="Captured tensors (the default), or random ones.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Results file to append to [results/<time>.jsonl].")] = None,
-    budget: Annotated[float, typer.Option(help="Seconds for the whole run.", min=1.0)] = 60.0,
+    budget: Annotated[
+        float, typer.Option(help="Seconds on the clock for all of the run; what they can't buy is said first.", min=1.0)
+    ] = 120.0,
     launches: Annotated[int, typer.Option(help="Process launches of each cell.", min=1)] = 3,
     seed: Annotated[int | None, typer.Option(help="Seed of inputs and of the order of turns.")] = None,
     race: Annotated[bool, typer.Option(help="Stop early what is far behind the best.")] = True,
@@ -82,18 +86,39 @@ def run(
     latencies = Latencies(summary.records)
     for group in groups:
         tables.show(console, group, summary.noise_floor, latencies)
+    if summary.left_out:
+        console.print(f"--budget {plan.budget_seconds:g} left out {summary.left_out}", style="yellow", soft_wrap=True)
     for warning in summary.warnings:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     console.print(f"time: {summary.effort.title}", soft_wrap=True)
-    console.print(f"records: {path}", soft_wrap=True)
+    if summary.records:
+        console.print(f"records: {path}", soft_wrap=True)
     for group in groups:
         console.print(tables.verdict(group, summary.noise_floor, latencies), soft_wrap=True)
     if summary.interrupted:
         rest = f"; rls-bench run --resume {path} goes on with {summary.unmeasured} more" if summary.unmeasured else ""
         console.print(f"interrupted: {len(summary.records)} records are kept in {path}{rest}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
+    if not summary.records:
+        console.print(
+            f"nothing was measured: starting alone takes about {summary.effort.start:.0f} s here; raise --budget"
+        )
+        raise typer.Exit(CANNOT)
     if any(record.status in tables.BROKEN for record in summary.records):
         raise typer.Exit(1)
+    if missing := _missing(plan.backends, summary.records):
+        raise missing
+
+
+def _missing(names: Sequence[str], records: Sequence[Record]) -> BackendUnavailable | None:
+    """The complaint of the first MODULE:ATTRIBUTE that no process could load, or None."""
+    from rls_bench.errors import BackendUnavailable
+
+    for name in names:
+        own = [record for record in records if record.backend == name]
+        if ":" in name and own and all(record.status == "unavailable" for record in own):
+            return BackendUnavailable(own[0].reason)
+    return None
 
 
 def _plan(
@@ -127,6 +152,7 @@ def _plan(
         seed=seed or 0,
         launches=launches,
         budget_seconds=budget,
+        limit_seconds=budget,
         race=race,
         probes=tuple(probes or ()),
     )
@@ -162,4 +188,13 @@ def with_progress(run: Callable[[Callable[[Event], None]], Outcome]) -> Outcome:
     )
     with Progress(*columns, console=Console(), transient=True) as progress:
         task = progress.add_task("starting", total=1.0)
-        return run(lambda event: progress.update(task, completed=event.share, description=event.message[:60]))
+        # Standard output may be a file of figures.
+        words = progress.console if progress.console.is_terminal else Console(stderr=True)
+
+        def tell(event: Event) -> None:
+            if event.kind == "plan":
+                words.print(event.message, soft_wrap=True)
+            else:
+                progress.update(task, completed=event.share, description=event.message[:60])
+
+        return run(tell)

@@ -11,6 +11,7 @@ import msgspec
 from rls_bench.errors import RecordError
 from rls_bench.machines.machine import Machine
 from rls_bench.problems.problem import Problem
+from rls_bench.records import lines
 from rls_bench.records.record import (
     SCHEMA,
     UNREADABLE,
@@ -105,23 +106,21 @@ def load(path: Path, *, across_machines: bool = False) -> Source:
     """
     side = _Side(across_machines)
     skipped, first_reason = 0, ""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    side.add(_LINE.decode(line), hash(line.strip()))
-                except UNREADABLE as error:
-                    skipped, first_reason = skipped + 1, first_reason or f"line {number}: {error}"
-    except OSError as error:
-        raise RecordError(f"results file {path}: cannot be read ({error.strerror})") from error
+    with lines.opened(path, newest=True) as found:
+        for number, line in enumerate(found, start=1):
+            if not line.strip():
+                continue
+            try:
+                side.add(_LINE.decode(line), hash(line.strip()))
+            except UNREADABLE as error:
+                skipped, first_reason = skipped + 1, first_reason or f"line {number}: {error}"
     if not side.entries:
         bad = f"; {skipped} lines could not be read, first {first_reason}" if skipped else ""
         raise RecordError(f"results file {path}: wanted at least one record; got none{bad}")
     cells = {key: Cell(side.titles[key], standing(entries)) for key, entries in side.entries.items()}
     commits = dict.fromkeys(cell.standing.commit for cell in cells.values() if cell.standing.commit)
     older = dict.fromkeys(commit for cell in cells.values() for commit in cell.standing.older if commit)
+    older |= dict.fromkeys(commit for commit in lines.replaced(path) if commit)
     hardware = {fingerprint: machine for machine, fingerprint in side.machines.values()}
     return Source(
         path,

@@ -21,6 +21,7 @@ from rls_bench.integrations.visibility import View, Visibility, read_mask, witho
 from rls_bench.policy import dispatch
 from rls_bench.problems.binding import bind
 from rls_bench.problems.inputs import Inputs
+from rls_bench.problems.problem import Problem
 from rls_bench.steering.gate import (
     Gate,
     GateMeter,
@@ -31,6 +32,7 @@ from rls_bench.steering.gate import (
 )
 from rls_bench.steering.mass import PROBE_STRENGTH, mass_from_lse
 from rls_bench.steering.schedule import MassSchedule, Position, Schedule, constant
+from rls_bench.traffic import counting, recording
 
 # λ of the pass that a gate looks at: any number but 0 tells it the same.
 _GATE_PROBE = 1.0
@@ -67,7 +69,7 @@ class Pass:
     _seen: dict[tuple[Any, ...], tuple[Tensor | None, Visibility]] = field(default_factory=dict)
     _biases: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
     bound: dict[tuple[Any, ...], Inputs] = field(default_factory=dict)
-    calls: dict[tuple[Any, ...], tuple[Launch, Any]] = field(default_factory=dict)
+    calls: dict[tuple[Any, ...], tuple[Launch, Any, Problem]] = field(default_factory=dict)
 
     def steers(self, layer: int) -> bool:
         """Whether λ may be other than 0 in ``layer``."""
@@ -135,6 +137,7 @@ class Control:
         pad_bias: bool = False,
         stats: bool = False,
     ) -> None:
+        recording.follow_environment()
         self.bias = bias
         self._strength = strength
         self._heads = heads
@@ -188,6 +191,8 @@ class Control:
         if batch % self.bias.shape[0]:
             raise ValueError(f"bias: wanted 1 row or one a sequence, {batch} here; got {self.bias.shape[0]}")
         stream = self._stream_of(query_length, arguments)
+        if counting.active and stream.end is None:
+            counting.count_requests(batch)
         stream.read(query_length, arguments, self.bias.shape[1], self._pad_bias)
         steps = stream.steps(query_length)
         begun = Pass(
@@ -382,8 +387,10 @@ class Control:
             backend = registry.get(dispatch.resolve(self._backend, inputs.problem))
             launch = backend.launch(inputs)
             steering = launch.steer(inputs.bias, inputs.strength, launch.see(inputs.key_lengths))
-            call = within.calls[of_strength] = launch, steering
-        launch, steering = call
+            call = within.calls[of_strength] = launch, steering, inputs.problem
+        launch, steering, problem = call
+        if counting.active:
+            counting.count(problem)
         return launch.run(query, key, value, steering)
 
     def _seen_steered(self, view: View, strength: float | Tensor, scale: float | None) -> Tensor:

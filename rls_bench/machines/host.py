@@ -47,6 +47,11 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_names() -> tuple[str, ...]:
+    """The processor's name, then those of all GPUs that the driver shows; imports no torch."""
+    return _cpu_model(), *nvidia.names()
+
+
 def _gpu() -> dict[str, object]:
     import torch
 

@@ -62,6 +62,20 @@ def gpu(device: int | str = 0) -> Iterator[Gpu]:
         pynvml.nvmlShutdown()
 
 
+def names() -> list[str]:
+    """Names of all GPUs, in NVML's order, whatever CUDA is allowed to see; empty without a driver that answers."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        return _names()
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def _names() -> list[str]:
     """Names of all GPUs, in NVML's order; empty where one of them doesn't answer."""
     try:

@@ -14,6 +14,7 @@ from rls_bench.planning.watching import is_watched
 from rls_bench.problems import binding
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
+from rls_bench.traffic import counting
 
 
 class Plan:
@@ -82,6 +83,8 @@ class Plan:
             is_alike = isinstance(strength, Tensor) and self._likeness.holds(query, key, value, bias, strength)
         if not is_alike:
             raise ValueError(self._difference(query, key, value, bias, strength))
+        if counting.active:
+            counting.count(self._problem)
         if not steers_anew:
             return self._launch.run(query, key, value, self._steering)
         if self._takes_number:
@@ -97,6 +100,8 @@ class Plan:
             named["strength"] = strength
         if difference := self._likeness.difference_in_sizes(**named):
             raise ValueError(f"{difference} ({_ADVICE})")
+        if not torch.compiler.is_compiling() and counting.active:
+            counting.count(self._problem)
         inputs = Inputs(
             self._problem,
             query,

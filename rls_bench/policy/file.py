@@ -141,6 +141,8 @@ class Policy:
     objective: str
     renew: str
     rules: tuple[Rule, ...] = field(default_factory=tuple)
+    # Fingerprint of the workload that it was chosen for; empty where every problem counted alike.
+    workload: str = ""
     schema: int = SCHEMA
 
 

@@ -1,11 +1,13 @@
 """Workloads: problems with weights, in TOML files; the suites that the package carries are such files, too.
 
 about = "Chat traffic of one week"
+# What weights are calls for every 1,000 of; "requests" where left out.
+unit = "requests"
 
 [[problems]]
 name = "decode"
 words = "B8 H32/8 Lq1 Lk4096 D128 bf16"
-# Calls for every 1,000 requests, say; any unit will do. 1 where left out.
+# 1 where left out.
 weight = 3200
 """
 
@@ -15,8 +17,9 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -30,9 +33,12 @@ else:
     import tomli as tomllib
 
 
+Unit = Literal["requests", "calls"]
+
+
 @dataclass(frozen=True)
 class Weighted:
-    """One problem and how much it counts: calls for every so many requests, in whatever unit its workload uses."""
+    """One problem and how much it counts: calls for every 1,000 of its workload's unit."""
 
     problem: Problem
     weight: float = 1.0
@@ -40,10 +46,20 @@ class Weighted:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is asked of a machine: problems with weights, and a line that says where they come from."""
+    """What is asked of a machine: problems with weights, and a line that says where they come from.
+
+    Weights are calls for every 1,000 ``unit``: requests or, where nobody knows how many those were, calls.
+    """
 
     problems: tuple[Weighted, ...]
     about: str = ""
+    unit: Unit = "requests"
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve digits that are equal exactly when the problems and their weights are, whatever their order."""
+        lines = sorted(f"{one.problem.title} {one.weight!r}" for one in self.problems)
+        return sha256("\n".join([self.unit, *lines]).encode()).hexdigest()[:12]
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,6 +71,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     problems: list[_Entry]
     about: str = ""
+    unit: Unit = "requests"
 
 
 def read(path: Path, device: str = "cpu") -> Workload:
@@ -74,7 +91,8 @@ def parse(text: str, source: str, device: str = "cpu") -> Workload:
         raise ProblemError(f"{source}: no workload file: {error}") from error
     if not file.problems:
         raise ProblemError(f"{source}: wanted at least one [[problems]]; got none")
-    return Workload(tuple(_weighted(entry, n, source, device) for n, entry in enumerate(file.problems, 1)), file.about)
+    problems = tuple(_weighted(entry, n, source, device) for n, entry in enumerate(file.problems, 1))
+    return Workload(problems, file.about, file.unit)
 
 
 def _weighted(entry: _Entry, number: int, source: str, device: str) -> Weighted:
@@ -89,7 +107,7 @@ def _weighted(entry: _Entry, number: int, source: str, device: str) -> Weighted:
 
 def write(path: Path, workload: Workload) -> None:
     """Write ``workload`` to ``path`` so that ``read`` gives it back."""
-    lines = [f"about = {_quoted(workload.about)}"]
+    lines = [f"about = {_quoted(workload.about)}", f"unit = {_quoted(workload.unit)}"]
     for entry in workload.problems:
         lines += ["", "[[problems]]"]
         if entry.problem.name:

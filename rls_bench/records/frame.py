@@ -157,8 +157,8 @@ class _Words:
         return pd.Series(pd.Categorical.from_codes(places[codes], dtype=pd.CategoricalDtype(list(known))))
 
 
-def _estimate(launches: list[list[float]] | None) -> float:
-    """The geometric mean of the launches' medians."""
+def estimate(launches: list[list[float]] | None) -> float:
+    """The geometric mean of the launches' medians, NaN without one; sorts the samples in place."""
     if not launches:
         return math.nan
     if len(launches) == 1:
@@ -188,7 +188,7 @@ def _figures(rows: list[_Row]) -> dict[str, list[Any]]:
     for question in _QUESTIONS:
         launches = [samples.get(question) for samples in asked]
         if any(launches):
-            figures[f"{question}_ns"] = [_estimate(found) for found in launches]
+            figures[f"{question}_ns"] = [estimate(found) for found in launches]
             figures[f"{question}_launches"] = [len(found) if found else 0 for found in launches]
         else:
             figures[f"{question}_ns"] = [math.nan] * len(rows)

@@ -14,6 +14,7 @@ import msgspec
 from rls_bench.errors import RecordError
 from rls_bench.machines.machine import Machine
 from rls_bench.problems.problem import Problem
+from rls_bench.records import lines
 
 SCHEMA = 1
 
@@ -193,16 +194,12 @@ def read(path: Path, skipped: list[Skipped] | None = None) -> Iterator[Record]:
 
 
 def _numbered(path: Path, skipped: list[Skipped] | None) -> Iterator[tuple[int, Record]]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise RecordError(f"results file {path}: cannot be read ({error.strerror})") from error
-    with file:
-        for number, line in enumerate(file, start=1):
+    with lines.opened(path) as found:
+        for number, line in enumerate(found, start=1):
             if not line.strip():
                 continue
             try:
-                yield number, _decode(line)
+                yield number, decode(line)
             except UNREADABLE as error:
                 if skipped is not None:
                     skipped.append(Skipped(path, number, str(error)))
@@ -232,7 +229,8 @@ class _Versioned(msgspec.Struct):
 _VERSION = msgspec.json.Decoder(_Versioned)
 
 
-def _decode(line: bytes) -> Record:
+def decode(line: bytes) -> Record:
+    """The record of one line. Raises one of UNREADABLE."""
     try:
         record = _DECODER.decode(line)
     except msgspec.ValidationError:

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from rls_bench.backends.function import Function, is_plain
 from rls_bench.backends.interface import YES, Backend, Call, Support
+from rls_bench.backends.words import told
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Agreement, Status
@@ -23,7 +25,6 @@ from rls_bench.referee.messages import Draw
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
 from rls_bench.referee.trial import SLOTS, Trial, Wrong, result_parts
-from rls_bench.referee.words import told
 from rls_bench.timing import stopwatch
 
 # Calls after the first ones, in each round: a cache that is filled once warm shows in the second, and a kernel that is
@@ -55,17 +56,20 @@ class Verdict:
         return self.status == "ok"
 
 
-def check(kernel: Backend | Callable[[Inputs], Any], problem: Problem, referee: Referee | None = None) -> Verdict:
+def check(kernel: Backend | Callable[..., Any], problem: Problem, referee: Referee | None = None) -> Verdict:
     """Whether ``kernel`` is right on ``problem``, on inputs that change from call to call in the same memory.
 
-    ``kernel`` is a backend, or a function of ``Inputs`` that returns what a backend's call does. It runs in this
-    process; inputs come from, and results go to, a process that it doesn't. ``referee``: one to ask for many checks;
-    otherwise one is started for this check alone, which takes seconds.
+    ``kernel`` is a backend, a plain function (query, key, value, bias, strength, *, scale, is_causal, …) as
+    ``rls_bench.backends.function`` describes it, or a function of ``Inputs`` that returns what a backend's call does.
+    It runs in this process; inputs come from, and results go to, a process that it doesn't. ``referee``: one to ask for
+    many checks; otherwise one is started for this check alone, which takes seconds.
 
-    Whatever the kernel raises becomes the verdict's reason. Raises RefereeLost where no referee can be had. What this
+    Whatever the kernel raises becomes the verdict's reason, with its file and line; where its result is wrong, the
+    reason names the first wrong batch, head and query, and the usual causes that fit. Raises BackendUnavailable for a
+    plain function that cannot be called so, RefereeLost where no referee can be had. What this
     cannot see is told in "What is guarded, and what isn't".
     """
-    backend = kernel if isinstance(kernel, Backend) else _Function(kernel)
+    backend = kernel if isinstance(kernel, Backend) else _as_backend(kernel)
     with ExitStack() as resources:
         judge = referee or resources.enter_context(Referee())
         draw = Draw(problem, secrets.token_hex(8))
@@ -79,14 +83,21 @@ def check(kernel: Backend | Callable[[Inputs], Any], problem: Problem, referee: 
             return Verdict("wrong", str(error))
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Verdict("out_of_memory", told(error))
+        # SystemExit and the like are the kernel's fault as any other; Ctrl-C is the user's.
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             return Verdict("failed", told(error))
 
 
-class _Function(Backend):
-    """A bare function, as a backend that does everything anew in each call."""
+def _as_backend(function: Callable[..., Any]) -> Backend:
+    if is_plain(function):
+        return Function(function, getattr(function, "__name__", "function"))
+    return _OfInputs(function)
+
+
+class _OfInputs(Backend):
+    """A function of ``Inputs``, as a backend that does everything anew in each call."""
 
     name = summary = "function"
 

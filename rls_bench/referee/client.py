@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from rls_bench.errors import RlsBenchError
@@ -30,9 +30,15 @@ class RefereeLost(RlsBenchError):
 
 
 class Referee:
-    """Asks one referee. ``environment`` are its process's variables; this process's own by default."""
+    """Asks one referee. ``environment`` are its process's variables; this process's own by default.
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    ``waiting`` is called several times a second while an answer is waited for; what it raises ends the wait.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, waiting: Callable[[], None] = lambda: None
+    ) -> None:
+        self._waiting = waiting
         given = dict(os.environ if environment is None else environment)
         self._environment = given | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,6 +106,7 @@ class Referee:
     def _receive(self) -> Letter:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
+            self._waiting()
             if (letter := self._channel.receive(_LOOK_SECONDS)) is not None:
                 return letter
             assert self._process is not None

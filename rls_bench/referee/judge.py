@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rls_bench.agreement.causes import explain
 from rls_bench.agreement.judgement import FLOAT32_SLACK, FLOOR_FACTOR, STATS_SLACK, relative_error
 from rls_bench.backends.interface import AttentionStats
+from rls_bench.problems.inputs import Inputs
 from rls_bench.records.record import Agreement
 from rls_bench.referee import truth
 from rls_bench.referee.contents import Contents, Mix, Units
@@ -54,23 +56,24 @@ class Judge:
         for query in (0, 1):
             self._truth(query, None)
             for bias in (0, 1):
-                self._truth(query, bias)
+                _ = self._truth(query, bias).plain
 
     def judge(self, result: Result, contents: Contents, steers: bool) -> Agreement:
         """Whether ``result`` is right for ``contents``; a backend that doesn't steer is judged at λ = 0."""
         output = result.output
-        if not bool(output.isfinite().all()):
-            bad = int((~output.isfinite()).sum())
-            return failed(f"{bad} of {output.numel()} output elements are not finite, or were never written")
         mix = Mix.at(contents, self._units.count)
         first, second = (self._truth(query, contents.bias if steers else None) for query in (0, 1))
         rows = self._sides(mix)
         judged_rows = rows.index_select(2, self._rows)
         exact = _mixed(judged_rows, first.exact.output, second.exact.output)
         floor = self._floor(judged_rows, exact, first, second)
+        allowed = FLOOR_FACTOR * floor + (FLOAT32_SLACK if output.dtype == torch.float32 else 0.0)
+        is_finite = output.isfinite()
+        if not bool(is_finite.all()):
+            bad = f"{int((~is_finite).sum())} of {output.numel()} output elements are not finite, or were never written"
+            return failed(f"{bad}; {self._where(output, contents, mix, steers, exact, allowed)}")
         error = relative_error(output.index_select(2, self._rows).double(), exact)
         ratio = float((error / floor).max())
-        allowed = FLOOR_FACTOR * floor + (FLOAT32_SLACK if output.dtype == torch.float32 else 0.0)
         reason = ""
         # Here and below: what must be shown to hold, so that nothing passes on NaN.
         if not bool((error <= allowed).all()):
@@ -81,14 +84,26 @@ class Judge:
             reason = self._stray_stats(result.stats, rows, judged_rows, first, second)
         if reason and self._was_right_before(output, rows, contents.bias, steers):
             reason = STALE
+        elif reason and not bool((error <= allowed).all()):
+            reason = f"{reason}; {self._where(output, contents, mix, steers, exact, allowed)}"
         return Agreement(float(error.max()), float(floor.max()), ratio, passed=not reason, reason=reason)
+
+    def _where(self, output: Tensor, contents: Contents, mix: Mix, steers: bool, exact: Tensor, allowed: Tensor) -> str:
+        """The first wrong row among the oracle's, and why it is wrong where a usual cause fits."""
+        first, second = (self.pool.inputs(query, contents.bias) for query in (0, 1))
+        query = torch.where(self._sides(mix)[..., None].to(first.query.device), second.query, first.query)
+        inputs = first.with_operands(query, first.key, first.value)
+        return str(explain(inputs if steers else truth.unsteered(inputs), output, self._rows, exact, allowed))
 
     def _truth(self, query: int, bias: int | None) -> Truth:
         """Of a draw of the queries and one of the saliency; None: at λ = 0."""
         if (query, bias) not in self._truths:
-            inputs = self.pool.inputs(query, bias or 0)
-            given = truth.unsteered(inputs) if bias is None else inputs
-            self._truths[query, bias] = truth.of(given, self._rows)
+
+            def inputs() -> Inputs:
+                given = self.pool.inputs(query, bias or 0)
+                return truth.unsteered(given) if bias is None else given
+
+            self._truths[query, bias] = truth.of(inputs, self._rows)
         return self._truths[query, bias]
 
     def _sides(self, mix: Mix) -> Tensor:

@@ -7,8 +7,9 @@ each run. Every row is held against a plain float32 form, which is as good as th
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from rls_baselines.eager import eager_attention, row_statistics
@@ -32,14 +33,26 @@ class Truth:
 
     ``exact`` is the oracle's, float64, of some rows; ``eager`` and ``eager_stats`` what eager attention gives of them
     in the inputs' dtype, float64 [B, Hq, rows, Dv] and [B, Hq, rows]; ``plain`` float32 [B, Hq, Lq, Dv] and
-    ``plain_stats`` float32 [B, Hq, Lq] are of every row.
+    ``plain_stats`` float32 [B, Hq, Lq] are of every row, worked out when first asked for: at λ = 0 only backends that
+    don't steer are held against them, while every floor needs the others.
     """
 
     exact: OracleResult
     eager: Tensor
     eager_stats: AttentionStats | None
-    plain: Tensor
-    plain_stats: AttentionStats | None
+    inputs: Callable[[], Inputs]
+
+    @property
+    def plain(self) -> Tensor:
+        return self._every_row[0]
+
+    @property
+    def plain_stats(self) -> AttentionStats | None:
+        return self._every_row[1]
+
+    @cached_property
+    def _every_row(self) -> tuple[Tensor, AttentionStats | None]:
+        return _plain(self.inputs())
 
 
 def rows_to_judge(problem: Problem, seed: str) -> Tensor:
@@ -58,14 +71,12 @@ def rows_to_judge(problem: Problem, seed: str) -> Tensor:
     return torch.tensor(sorted(chosen | set(draw.sample(others, count - len(chosen)))))
 
 
-def of(inputs: Inputs, rows: Tensor) -> Truth:
-    """Ask the oracle about ``rows`` of ``inputs``, and the plain form about all of them."""
+def of(make: Callable[[], Inputs], rows: Tensor) -> Truth:
+    """Ask the oracle about ``rows`` of the inputs that ``make`` gives, and the plain form, once needed, about all."""
+    inputs = make()
     exact = judgement.oracle(inputs, rows)
     eager, eager_stats = _attend(inputs, rows)
-    plain, plain_stats = _plain(inputs)
-    return Truth(
-        exact, eager.double().cpu(), None if eager_stats is None else _to_double(eager_stats), plain, plain_stats
-    )
+    return Truth(exact, eager.double().cpu(), None if eager_stats is None else _to_double(eager_stats), make)
 
 
 def unsteered(inputs: Inputs) -> Inputs:

@@ -89,6 +89,7 @@ class Channel:
 
     def close(self) -> None:
         """Close the socket; closing twice is harmless."""
+        # The other end may be gone already; this one is closed all the same.
         with suppress(OSError):
             self._end.close()
 

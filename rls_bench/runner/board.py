@@ -39,6 +39,11 @@ class Board:
         """The cell of a label and a problem's index."""
         return self._cells[key]
 
+    @property
+    def cells(self) -> list[Cell]:
+        """All of them, the first label's first."""
+        return list(self._cells.values())
+
     def of_label(self, label: str) -> list[Cell]:
         """The cells of one label, in the order of the problems."""
         return [cell for cell in self._cells.values() if cell.label == label]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from rls_bench.records.record import Question
@@ -17,8 +17,18 @@ _RELEASE_SECONDS = 10.0
 class Crew:
     """Starts a worker for each label, asks it, and starts it anew for the next problem where it was lost."""
 
-    def __init__(self, timeout_seconds: float, compile_timeout_seconds: float, forks: bool) -> None:
-        """``forks``: have one fresh process import torch and fork the workers from it, where the system can."""
+    def __init__(
+        self,
+        timeout_seconds: float,
+        compile_timeout_seconds: float,
+        forks: bool,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``forks``: have one fresh process import torch and fork the workers from it, where the system can.
+
+        ``waiting`` is called several times a second in every wait; what it raises ends the wait.
+        """
+        self._waiting = waiting
         self._timeout_seconds = timeout_seconds
         self._compile_timeout_seconds = compile_timeout_seconds
         self._forks = forks
@@ -60,7 +70,7 @@ class Crew:
     def start(self, label: str, backend: str) -> None:
         """Start the process of ``label``; returns before it is up."""
         self._backends[label] = backend
-        self._workers[label] = Worker(backend, self._nursery)
+        self._workers[label] = Worker(backend, self._nursery, self._waiting)
 
     def introduce(self, request: messages.Introduce) -> dict[str, messages.Introduction | WorkerLost]:
         """Ask all that haven't been asked yet, side by side; they may take as long as compiling may.
@@ -108,13 +118,17 @@ class Crew:
         """The first half of ``ask``: hand ``request`` over and go on; raises WorkerLost."""
         worker = self._workers.get(label)
         if worker is None:
-            worker = self._workers[label] = Worker(self._backends[label], self._nursery)
+            worker = self._workers[label] = Worker(self._backends[label], self._nursery, self._waiting)
         self._told[label] = request
         try:
             worker.tell(request, descriptors)
         except WorkerLost:
             self.discard(label)
             raise
+
+    def answers(self, label: str, seconds: float) -> bool:
+        """Whether a reply, or the worker's end, comes within ``seconds``."""
+        return self._workers[label].answers(seconds)
 
     def reply(self, label: str) -> messages.Reply:
         """The second half of ``ask``: wait for the reply; raises WorkerLost, too, where it makes no sense.
@@ -177,11 +191,13 @@ class Crew:
         self.alone = alone
         self._open_nursery()
         self._workers = {
-            label: Worker(self._backends[label], self._nursery) for label in self._workers if label not in without
+            label: Worker(self._backends[label], self._nursery, self._waiting)
+            for label in self._workers
+            if label not in without
         }
 
     def _open_nursery(self) -> None:
-        self._nursery = Nursery(process.environment(), self._forks) if nursery.available() else None
+        self._nursery = Nursery(process.environment(), self._forks, self._waiting) if nursery.available() else None
 
     def _stop(self) -> None:
         for worker in self._workers.values():

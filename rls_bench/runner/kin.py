@@ -35,6 +35,7 @@ def children(pid: int) -> list[int]:
     """Process ids of the living children of ``pid``, sorted; empty where the system doesn't tell."""
     found: list[int] = []
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        # The thread may have ended since it was listed.
         with suppress(OSError):
             found += [int(word) for word in listing.read_text().split()]
     return sorted(child for child in found if state(child) != "Z")
@@ -64,6 +65,7 @@ def cpu_ns(pid: int) -> int:
     """CPU time that ``pid`` and its living descendants have used, and its children that it has reaped."""
     total = 0
     for each in (pid, *descendants(pid)):
+        # It may have ended since it was listed; its parent then has its time, once it is waited for.
         with suppress(OSError):
             total += clock_ns(each)
     return total + reaped_ns(pid)
@@ -83,6 +85,7 @@ def end_descendants(pid: int) -> None:
         if not alive:
             return
         for each in alive:
+            # Dead already, or made setuid: the rounds end either way.
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(each, signal.SIGKILL)
         time.sleep(0.002)
@@ -90,6 +93,7 @@ def end_descendants(pid: int) -> None:
 
 def end(pid: int) -> None:
     """Kill ``pid`` and everything that it started; it stays to be reaped."""
+    # Dead already, or made setuid: then it is not ours to end.
     with suppress(ProcessLookupError, PermissionError):
         # Stopped, it starts nothing more, and takes in the orphans of what is killed below it.
         os.kill(pid, signal.SIGSTOP)

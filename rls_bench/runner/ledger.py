@@ -28,6 +28,20 @@ class Ledger:
         self._calls = self._sampling = 0.0
         self._turns = 0.0
         self._compile = self._oracle = 0.0
+        # Whether the turns of the slice before were cut short by their deadline.
+        self.was_hurried = False
+
+    def expects(self, launches: int) -> None:
+        """Share the time among so many launches, where there is no room for those that were asked for."""
+        self._launches = min(self._launches, launches)
+
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return self._now() - self._began
+
+    def start(self) -> float:
+        """What starting a launch's processes took at least, seconds."""
+        return min(self._starts, default=0.0)
 
     def begin_launch(self) -> None:
         """A new launch starts now."""
@@ -104,12 +118,6 @@ class Ledger:
     def slice_done(self) -> None:
         """One problem of this launch is over."""
         self._slices_done += 1
-
-    def share_done(self) -> float:
-        """How far the run is, from 0 to 1: by problems and launches, or by time where that is further."""
-        by_work = (max(0, self._launch - 1) + self._slices_done / self._problems) / self._launches
-        by_time = (self._now() - self._began) / max(self._end - self._began, 1e-9)
-        return min(1.0, max(by_work, min(by_time, 0.99)))
 
     def effort(self) -> Effort:
         """Where the time went so far."""

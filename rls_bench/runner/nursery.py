@@ -21,21 +21,28 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from rls_bench.runner import kin, worker
 
 _MOST_BYTES = 4096
 _LOOK_SECONDS = 0.25
+# A worker that was killed is reaped at once, unless a driver holds on to it.
+_REAP_SECONDS = 30.0
 _POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 class Nursery:
     """The coordinator's end. Workers forked here die with the nursery, and the nursery with the coordinator."""
 
-    def __init__(self, environment: dict[str, str], imports: bool = True) -> None:
-        """``imports``: import torch once, and have workers begin with it."""
+    def __init__(
+        self, environment: dict[str, str], imports: bool = True, waiting: Callable[[], None] = lambda: None
+    ) -> None:
+        """``imports``: import torch once, and have workers begin with it. ``waiting`` is called several times a second
+        while a fork is waited for; what it raises ends the wait, and the nursery."""
+        self._waiting = waiting
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -56,14 +63,20 @@ class Nursery:
     def fork(self, backend: str, descriptors: Sequence[int]) -> Forked:
         """A worker for ``backend`` on its channel, tray, output and errors; raises OSError where nobody forks it."""
         socket.send_fds(self._socket, [json.dumps(["fork", backend]).encode()], list(descriptors))
-        return Forked(self, int(self._answer()))
+        try:
+            return Forked(self, int(self._answer(self._waiting)))
+        except BaseException:
+            # Its answer would be taken for that to the next question.
+            self._fell()
+            raise
 
     def reap(self, pid: int) -> int:
         """Wait for a worker's end; its exit status as subprocess gives it, -SIGKILL where the nursery is gone."""
         try:
             self._socket.send(json.dumps(["reap", pid]).encode())
-            return int(self._answer())
+            return int(self._answer(_patience(_REAP_SECONDS)))
         except OSError:
+            self._fell()
             return -signal.SIGKILL
 
     def is_gone(self) -> bool:
@@ -74,6 +87,7 @@ class Nursery:
         """Have the process go on where something stopped it; whether that was so."""
         if kin.state(self.pid) not in ("T", "t"):
             return False
+        # It may have died since it was looked at; who waits for it sees that.
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGCONT)
         return True
@@ -86,13 +100,18 @@ class Nursery:
 
     def stop(self) -> None:
         """End the nursery and every worker left of it, with all that they started."""
-        if not self.is_gone():
-            kin.end(self.pid)
+        self._fell()
         self._process.wait()
         self._socket.close()
 
-    def _answer(self) -> bytes:
+    def _fell(self) -> None:
+        """End it where it still lives, for only then is its number its own."""
+        if not self.is_gone():
+            kin.end(self.pid)
+
+    def _answer(self, waiting: Callable[[], None]) -> bytes:
         while not select.select([self._socket], [], [], _LOOK_SECONDS)[0]:
+            waiting()
             if self.is_gone():
                 raise ConnectionError("the process that forks workers is gone")
             self.resume()
@@ -100,6 +119,17 @@ class Nursery:
         if not answer:
             raise ConnectionError("the process that forks workers is gone")
         return answer
+
+
+def _patience(seconds: float) -> Callable[[], None]:
+    """Raises TimeoutError where it is called later than ``seconds`` from now."""
+    deadline = time.monotonic() + seconds
+
+    def waiting() -> None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no answer within {seconds:g} s")
+
+    return waiting
 
 
 class Forked:
@@ -119,6 +149,7 @@ class Forked:
     def kill(self) -> None:
         """End it, and not what it started."""
         if self.returncode is None:
+            # Dead already, which is what was wanted.
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 

@@ -19,9 +19,12 @@ class Plan:
     ``launches`` is the least number of process launches of each cell. Sampling of a cell ends when the 95 % interval
     of its median is within ``target_interval`` (relative, half the width), when ``race`` finds it hopeless, or when
     ``budget_seconds``, which is for the whole run, ends; every cell gets its agreement check and a few samples in each
-    launch all the same. No ``questions`` means all that the device has. A worker that doesn't answer within
-    ``timeout_seconds`` is killed; one that prepares a problem, and may have to compile for it, within
-    ``compile_timeout_seconds``. ``input_bytes`` bounds what the distinct inputs of one cell may take.
+    launch all the same. With ``limit_seconds`` nothing goes on beyond them: what they have no room for is left out,
+    later launches first, then the problems named last. No ``questions`` means all that the device has.
+
+    A worker that doesn't answer within ``timeout_seconds`` is killed; one that prepares a problem, and may have to
+    compile for it, within ``compile_timeout_seconds``. ``input_bytes`` bounds what the distinct inputs of one cell may
+    take.
     """
 
     problems: list[Problem]
@@ -30,6 +33,7 @@ class Plan:
     seed: int = 0
     launches: int = 3
     budget_seconds: float = 120.0
+    limit_seconds: float | None = None
     target_interval: float = 0.01
     race: bool = True
     questions: tuple[Question, ...] = ()
@@ -63,7 +67,7 @@ class Plan:
 class Event:
     """Something that a progress display may want to show; ``share`` of the run is done, from 0 to 1."""
 
-    kind: Literal["launch", "checked", "sampled", "closed"]
+    kind: Literal["plan", "launch", "checked", "sampled", "closed"]
     message: str
     share: float
     label: str = ""
@@ -116,5 +120,7 @@ class Summary:
     warnings: list[str] = field(default_factory=list)
     effort: Effort = field(default_factory=Effort)
     interrupted: bool = False
-    # Cells that an interrupted run never reached; ``resume`` goes on with them.
+    # Cells that an interrupted run, or one with a limit, never reached; ``resume`` goes on with them.
     unmeasured: int = 0
+    # What the limit had no room for, in words.
+    left_out: str = ""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
+from rls_bench.backends.words import one_line
 from rls_bench.records.record import Status
 from rls_bench.referee import sealed, wire
 from rls_bench.referee.wire import Channel, Closed, Garbled
-from rls_bench.referee.words import one_line
 from rls_bench.runner import kin, messages
 from rls_bench.runner.nursery import Forked, Nursery
 
@@ -81,11 +82,15 @@ class Worker:
 
     It inherits this process's import path, so that a backend that the caller can import is found there, too. What it
     prints goes to temporary files, and the last line of its errors explains a death. Results are handed over in its
-    ``tray``. With a ``nursery`` it is forked there, else started from nothing.
+    ``tray``. With a ``nursery`` it is forked there, else started from nothing. ``waiting`` is called several times a
+    second while a reply is waited for; what it raises ends the wait, and not the worker.
     """
 
-    def __init__(self, backend: str, nursery: Nursery | None = None) -> None:
+    def __init__(
+        self, backend: str, nursery: Nursery | None = None, waiting: Callable[[], None] = lambda: None
+    ) -> None:
         self.backend = backend
+        self._waiting = waiting
         self._nursery = nursery
         self._serial: int | None = None
         self._resources = ExitStack()
@@ -130,10 +135,22 @@ class Worker:
         except Garbled as error:
             raise self._garbled(error) from error
 
+    def answers(self, seconds: float) -> bool:
+        """Whether there is something to read, a reply or the worker's end, within ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while not select.select([self._channel], [], [], max(0.0, min(deadline - time.monotonic(), _LOOK_SECONDS)))[0]:
+            self._waiting()
+            if time.monotonic() >= deadline:
+                return False
+            if self._died():
+                return True
+        return True
+
     def reply(self, timeout_seconds: float) -> messages.Reply:
         """Wait for the reply to what was told; raises WorkerLost."""
         deadline = time.monotonic() + timeout_seconds
         while (left := deadline - time.monotonic()) > 0:
+            self._waiting()
             began, died = time.monotonic(), self._died()
             try:
                 # A worker that died may have answered first.
@@ -164,6 +181,7 @@ class Worker:
                 kin.end(self._process.pid)
             # A nursery that is gone took its hold on the numbers of its dead with it.
             if self._nursery is None or not self._nursery.is_gone():
+                # An empty group has nobody to kill; one of another user, which setuid made, may not be killed.
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()

@@ -128,6 +128,7 @@ def _cores() -> int:
 
 
 def _cpu_ns(pid: int) -> int:
+    # It may have ended since its tree was listed.
     with suppress(OSError):
         return kin.clock_ns(pid)
     return 0

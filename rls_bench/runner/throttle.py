@@ -113,6 +113,7 @@ def watch(gpu: nvidia.Gpu) -> Reading | Blind:
 
 def main(gpu: str = "") -> None:
     """Write readings of the GPU with that UUID until the coordinator is gone; at the first that fails, why."""
+    # The coordinator is gone, and with it who would read a reason.
     with suppress(BrokenPipeError):
         try:
             with nvidia.gpu(gpu or 0) as opened:

@@ -17,6 +17,7 @@ import torch  # isort: skip
 
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend, Call, Support
+from rls_bench.backends.words import one_line, told
 from rls_bench.errors import BackendError
 from rls_bench.probes.registry import observe
 from rls_bench.problems.problem import Problem
@@ -25,7 +26,6 @@ from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
 from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
-from rls_bench.referee.words import one_line, told
 from rls_bench.runner import kin, messages
 from rls_bench.runner.intact import Intact
 from rls_bench.runner.kernels import kernels_of
@@ -109,6 +109,7 @@ class Workbench:
             backend = registry.get(self._name)
         except BackendError as error:
             return none(messages.Verdict(False, one_line(str(error))))
+        # A module may raise anything as it is imported, and may even exit.
         except BaseException as error:
             return none(_failed(f"cannot be imported: {told(error)}"))
         if fault := _declared_wrongly(backend):
@@ -370,6 +371,7 @@ def _verdict(name: str, question: Callable[..., Support], *about: Problem) -> me
     """A backend's answer, whatever it is or raises."""
     try:
         support = question(*about)
+    # The same of its questions.
     except BaseException as error:
         return _failed(f"{name}(): {told(error)}")
     if not isinstance(support, Support):
@@ -388,6 +390,7 @@ def _status_of(error: BaseException) -> tuple[Status, str]:
 
 def _printed_bytes() -> int:
     """Bytes on standard output so far; the coordinator made it a file."""
+    # A backend may have put anything in its place, whose errors are not its result's.
     with suppress(Exception):
         sys.stdout.flush()
     try:

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
+from rls_bench.backends.words import told
 from rls_bench.referee.wire import Channel, Closed, Garbled
-from rls_bench.referee.words import told
 from rls_bench.runner import kin, messages
 
 # Says that the backend's variables are set, so that it isn't asked for them again.
@@ -73,6 +73,7 @@ def _enter_environment(name: str, channel: int, tray: int) -> str:
     except BackendError:
         # The introduction will tell.
         return ""
+    # Whatever a plugin raises, SystemExit too, is told; where it did not load, the introduction tells.
     except BaseException as error:
         return f"environment(): {told(error)}" if registry.LOADED.get(name) is not None else ""
     if any(os.environ.get(variable) != value for variable, value in wanted.items()):
@@ -85,6 +86,7 @@ def _enter_environment(name: str, channel: int, tray: int) -> str:
 
 def _become_first_victim() -> None:
     """Have the kernel's out-of-memory killer choose this process rather than the coordinator or the user's shell."""
+    # A sandbox without /proc, or one that may not write there, only loses this precaution.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")
 

@@ -158,6 +158,7 @@ class _Process:
 
     def end(self) -> None:
         """End the stage and whatever it started in its group; its workers die with it."""
+        # A stage that ended by itself leaves no group.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -62,13 +62,28 @@ def test_by_default_all_that_can_be_measured_here(monkeypatch: pytest.MonkeyPatc
     assert "\nunsteered\n" in text
 
 
-def test_what_is_no_backend_ends_with_1() -> None:
-    code, text = invoke("faulty_backends:NO_BACKEND")
+def test_a_plain_functions_own_fault_is_told_once_with_its_place() -> None:
+    code, text = invoke("faulty_backends:raises_as_a_function")
     assert code == 1
-    assert "wanted an instance of a Backend subclass" in text
+    assert text.count("RuntimeError: no such tile") == 1
+    failed = [line for line in text.splitlines() if line.startswith("failed")]
+    assert "(faulty_backends.py:" in failed[0]
+    assert len(failed) > 20
+    assert all("as in 'plain' (faulty_backends.py:" in line for line in failed[1:])
+
+
+@pytest.mark.slow
+def test_a_wrong_function_is_told_with_its_cause() -> None:
+    code, text = invoke("buggy_functions:one_key_too_many")
+    assert code == 1
+    (line,) = [line for line in text.splitlines() if line.startswith("wrong") and "causal over a cache" in line]
+    assert "first wrong: batch 0, head 0, query " in line
+    assert "one key too many" in line
 
 
 def test_what_cannot_be_had_raises() -> None:
+    with pytest.raises(BackendUnavailable, match="wanted a function of"):
+        invoke("faulty_backends:NO_BACKEND")
     with pytest.raises(UnknownBackend, match="MODULE:ATTRIBUTE"):
         invoke("nope")
     with pytest.raises(BackendUnavailable, match="no_such_module"):

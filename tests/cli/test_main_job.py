@@ -21,10 +21,11 @@ def rls_bench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, env={**os.environ})
 
 
+@pytest.mark.slow
 def test_a_run_measures_prints_and_records(tmp_path: Path) -> None:
     backends = [word for name in ("eager", "unsteered", "sdpa-cudnn") for word in ("--backend", name)]
     done = rls_bench(
-        "run", "--suite", "smoke", "--launches", "1", "--budget", "5", "--out", "r.jsonl", *backends, folder=tmp_path
+        "run", "--suite", "smoke", "--launches", "1", "--budget", "60", "--out", "r.jsonl", *backends, folder=tmp_path
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fastest correct backend is eager" in done.stdout.splitlines()[-1]

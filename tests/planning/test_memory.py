@@ -194,13 +194,13 @@ def test_ten_thousand_shapes_take_no_more_room_than_a_few_hundred(counting: Coun
     for length in range(1, 10_001, 7):
         # A shape is a shape: nothing need be computed to remember it.
         kind = (query.shape, length)
-        memory.keep(kind, Any, Any)  # type: ignore[arg-type]
-    assert len(memory._launches) <= memory.MOST_KINDS
+        memory.keep(kind, Any)  # type: ignore[arg-type]
+    assert len(memory._remembered) <= memory.MOST_KINDS
     memory.forget()
     for stride in range(1, 40):
         value = torch.randn(5, 1, 3, stride + 1)[..., :1].transpose(0, 1)
         steered_attention(value, value, value, torch.zeros(3), backend="counting")
-    assert sum(map(len, memory._launches.values())) <= memory.MOST_ALIKE
+    assert sum(map(len, memory._remembered.values())) <= memory.MOST_ALIKE
 
 
 def test_four_threads_of_other_shapes_get_their_own_results() -> None:

@@ -10,7 +10,8 @@ import pytest
 from rls_bench.problems.problem import Problem
 from rls_bench.runner import Plan, crew, messages
 from rls_bench.runner.cell import Cell
-from rls_bench.runner.session import Session
+from rls_bench.runner.checks import Checks
+from rls_bench.runner.limit import Limit
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random")
 
@@ -53,19 +54,17 @@ def test_compilers_work_beside_others_only_where_nothing_is_measured(
     cells = [Cell(name, name, 0, problem, ("warm",)) for name in plan.backends]
     log: list[str] = []
 
-    class Session_(Session):  # noqa: N801
-        def __init__(self) -> None:
-            self._plan = plan
-
-        def _tell_to_prepare(self, crew: Any, launch: int, cell: Cell) -> Any:
+    class Logged(Checks):
+        def _tell_to_prepare(self, cell: Cell) -> Any:
             log.append(f"tell {cell.label}")
             return object()
 
-        def _prepared(self, crew: Any, cell: Cell, request: Any, beside: bool = False) -> int:
+        def _prepared(self, cell: Cell, request: Any, beside: bool = False) -> int:
             log.append(f"done {cell.label}")
             return 1
 
-    Session_()._prepare_all(SimpleNamespace(slow={"flex"}, alone=False), 1, cells)  # type: ignore[arg-type]
+    course, crew_ = SimpleNamespace(plan=plan, limit=Limit()), SimpleNamespace(slow={"flex"}, alone=False)
+    Logged(course, crew_, 1).prepare(cells)  # type: ignore[arg-type]
     together = ["tell flex", "tell eager", "done eager", "tell keyfold", "done keyfold", "done flex"]
     in_turn = ["tell eager", "done eager", "tell flex", "done flex", "tell keyfold", "done keyfold"]
     assert log == (together if beside else in_turn)

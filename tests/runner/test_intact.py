@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rls_bench.referee.words import one_line, told
+from rls_bench.backends.words import one_line, told
 from rls_bench.runner.intact import Intact
 from rls_bench.timing import stopwatch
 

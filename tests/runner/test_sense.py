@@ -31,6 +31,7 @@ class Unstarted(Worker):
         self._channel = wire.Channel(ours, messages.Reply)
         self._serial = None
         self.stopped = False
+        self._waiting = lambda: None
         self._process = SimpleNamespace(pid=os.getpid())  # type: ignore[assignment]
 
     def _died(self) -> bool:

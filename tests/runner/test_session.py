@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,3 +52,47 @@ def test_the_twin_takes_part_in_every_problem_of_the_first_launch(tmp_path: Path
     assert {entry.label for entry in records if entry.problem == problems[1]} == {"fakes:HEALTHY", "fakes:HEALTHY#2"}
     first = events[: next((i for i, e in enumerate(events) if e.message.startswith("launch 2")), len(events))]
     assert [e for e in first if e.kind == "checked" and e.label == "fakes:HEALTHY#2" and e.problem == problems[1]]
+
+
+@pytest.mark.slow
+def test_a_limit_ends_a_wait_that_would_be_far_longer_and_says_what_it_left_out(tmp_path: Path) -> None:
+    plan = Plan([PROBLEM], ["fakes:HANG"], limit_seconds=8.0, timeout_seconds=600.0, compile_timeout_seconds=600.0)
+    began = time.monotonic()
+    summary = run(plan, tmp_path / "results.jsonl")
+    assert time.monotonic() - began < 300
+    assert summary.records == []
+    assert summary.unmeasured == 1
+    assert not summary.interrupted
+    assert summary.left_out == PROBLEM.title
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 12.0])
+def test_a_signal_at_any_moment_ends_every_process_of_a_run(seconds: float, tmp_path: Path) -> None:
+    name, value = "RLS_BENCH_TEST_RUN", str(tmp_path)
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *(entry for entry in sys.path if entry)])
+    command = [sys.executable, "-m", "rls_bench", "run", "--suite", "smoke", "--budget", "120"]
+    command += ["--backend", "fakes:HEALTHY", "--backend", "eager", "--out", str(tmp_path / "results.jsonl")]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, name: value}, stdout=subprocess.DEVNULL)
+    try:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=100)
+    finally:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 60
+    while alive(f"{name}={value}") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert alive(f"{name}={value}") == []
+
+
+def alive(mark: str) -> list[str]:
+    """The processes with ``mark`` among their variables."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        # Over, or somebody else's.
+        with suppress(OSError):
+            if mark.encode() in path.read_bytes().split(b"\0"):
+                found.append(path.parent.name)
+    return found

@@ -87,18 +87,8 @@ def _forward_on_cpu(
 
 
 @torch.library.register_fake("rls_kernels::cpu_forward")
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor,
-    strength: Tensor,
-    key_lengths: Tensor | None,
-    scale: float,
-    eps: float,
-    is_causal: bool,
-    want: int,
-) -> tuple[Tensor, Tensor]:
+def _(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    *_, want = others
     row_shape = query.shape[:3]
     rows = query.new_empty((lib.ROWS if want else 0, *row_shape), dtype=torch.float32)
     return query.new_empty((*row_shape, value.shape[3])), rows
@@ -125,17 +115,7 @@ def _backward(
 
 @_backward.register_fake
 def _(
-    grad_out: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor,
-    strength: Tensor,
-    key_lengths: Tensor | None,
-    rows: Tensor,
-    scale: float,
-    eps: float,
-    is_causal: bool,
+    grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, strength: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     query_grad, key_grad, value_grad, bias_grad, strength_grad = (
         given.new_empty(given.shape) for given in (query, key, value, bias, strength)

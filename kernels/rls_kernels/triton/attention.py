@@ -117,20 +117,9 @@ def steered_forward(
 
 
 @steered_forward.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor,
-    strength: Tensor,
-    key_lengths: Tensor | None,
-    scale: float,
-    eps: float,
-    is_causal: bool,
-    return_stats: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, heads, length, _ = query.shape
-    rows = (batch, heads, length)
+def _(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *_, eps, _, return_stats = others
+    rows = query.shape[:3]
     return (
         query.new_empty((*rows, value.shape[3])),
         query.new_empty(rows, dtype=torch.float32),
@@ -165,19 +154,7 @@ def steered_backward(
 
 @steered_backward.register_fake
 def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor,
-    strength: Tensor,
-    key_lengths: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    norm: Tensor,
-    gradient: Tensor,
-    scale: float,
-    eps: float,
-    is_causal: bool,
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, strength: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     tensors = (query, key, value, bias, strength)
     return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)  # type: ignore[return-value]

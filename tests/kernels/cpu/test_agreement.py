@@ -3,22 +3,13 @@
 import cpu_matrix
 import pytest
 import torch
+from cpu_matrix import failures
 from rls_kernels.cpu import attention
-
-from rls_bench import agreement
-from rls_bench.backends.cpu import BACKEND
-from rls_bench.problems.draw import draw
-from rls_bench.problems.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # One in this many cells of the matrix; coprime with its axes, so that each option meets each other one.
 EVERY = 11
-
-
-def failures(problems: list[Problem]) -> list[str]:
-    checked = ((problem, agreement.check(BACKEND, draw(problem))) for problem in problems)
-    return [f"{problem.key}: {verdict.reason}" for problem, verdict in checked if not verdict.passed]
 
 
 @pytest.mark.parametrize("shape", cpu_matrix.SHAPES, ids=str)

@@ -7,8 +7,6 @@ import pytest
 import torch
 from rls_kernels.cpu.attention import steered_attention
 
-from rls_bench import agreement
-from rls_bench.backends.cpu import BACKEND
 from rls_bench.problems.draw import draw
 from rls_bench.problems.problem import Problem
 
@@ -40,8 +38,7 @@ def problems(size: int, dtype: str) -> list[Problem]:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", cpu_matrix.DTYPES)
 def test_every_layout_agrees_at_odd_sizes(isa: str, size: int, dtype: str) -> None:
-    verdicts = ((problem, agreement.check(BACKEND, draw(problem))) for problem in problems(size, dtype))
-    assert [f"{problem.key}: {verdict.reason}" for problem, verdict in verdicts if not verdict.passed] == []
+    assert cpu_matrix.failures(problems(size, dtype)) == []
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -79,8 +76,7 @@ def test_a_long_head_agrees(isa: str, dtype: str, causal: bool) -> None:
     problem = cpu_matrix.problem(
         LONG_HEAD, dtype, ("bhk", "bhq", 2.0), is_causal=causal, has_key_lengths=True, eps=1e-3
     )
-    verdict = agreement.check(BACKEND, draw(problem))
-    assert verdict.passed, verdict.reason
+    assert cpu_matrix.failures([problem]) == []
 
 
 @pytest.mark.parametrize("dtype", cpu_matrix.DTYPES)

@@ -1,0 +1,134 @@
+"""The forecast held against what happens: what there is still room for, how far the run is, what to expect next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from rls_bench.runner import remembered
+from rls_bench.runner.board import Board
+from rls_bench.runner.crew import Crew
+from rls_bench.runner.forecast import Fit, Forecast, Slice, by_arithmetic
+from rls_bench.runner.ledger import Ledger
+from rls_bench.runner.limit import Limit
+from rls_bench.runner.plan import Plan
+
+# A forecast that is far off is corrected by what the first slices took, but not by more than this.
+_MOST_PACE = 5.0
+
+
+class Outlook:
+    """What is ahead of a run; knows nothing until ``foresee``."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, limit: Limit) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._limit = limit
+        self._keys: list[str] = []
+        self._forecast: Forecast | None = None
+        self._fit: Fit | None = None
+        # What the slices done so far were expected to take, and what they took, without turns.
+        self._expected = self._took = 0.0
+        self._learnt: dict[str, Slice] = {}
+        self._done: set[tuple[int, int]] = set()
+        self._share = 0.0
+
+    def foresee(self, board: Board, crew: Crew) -> str:
+        """Make the forecast once processes are up and have said what they can do; one line that tells it."""
+        known = remembered.load() if self._plan.limit_seconds is not None else {}
+        first, later, cells = [], [], 0
+        fingerprint = board.machine.fingerprint if board.machine is not None else ""
+        twin = self._plan.aa and not board.has_twin()
+        for index, problem in enumerate(self._plan.problems):
+            labels = [label for label in crew.pids() if board[label, index].is_open]
+            timed = [label for label in labels if crew.measurable[label].yes]
+            slow = [label for label in labels if label in crew.slow]
+            cells += len(labels)
+            key = f"{fingerprint} {problem.key} {' '.join(labels)}"
+            self._keys.append(key)
+            questions = len(self._plan.questions_for(problem))
+            count = len(timed) + (twin and bool(timed))
+            recompiled = len([label for label in slow if label in timed])
+            first.append(known.get(key) or by_arithmetic(problem, count, len(slow), questions, again=False))
+            later.append(known.get(f"{key} again") or by_arithmetic(problem, count, recompiled, questions, again=True))
+        self._forecast = Forecast(cells, self._plan.launches, self._ledger.start(), first, later)
+        seconds = self._ledger.elapsed() + max(0.0, self._limit.left())
+        self._fit = self._forecast.fit(seconds)
+        self._ledger.expects(self._fit.launches)
+        return self._forecast.title(min(seconds, self._plan.budget_seconds), self._plan.problems)
+
+    def has_room(self, index: int, again: bool) -> bool:
+        """Whether a problem can be checked, and sampled a little, before the limit."""
+        each = self._ahead(index, again)
+        return each.before + each.least <= self._limit.left()
+
+    def has_room_for_launch(self, indices: Iterable[int]) -> bool:
+        """Whether another launch of these problems fits: of all that were measured before, or else of any."""
+        if self._forecast is None:
+            return True
+        needed = {
+            index: each.before + each.least
+            for index in indices
+            for each in [self._ahead(index, again=self._was_checked(index))]
+        }
+        seen = [seconds for index, seconds in needed.items() if self._was_checked(index)]
+        wanted = sum(seen) if seen else min(needed.values(), default=0.0)
+        return self._ledger.start() + wanted <= self._limit.left()
+
+    @contextmanager
+    def slice(self, index: int, launch: int, again: bool) -> Iterator[None]:
+        """One problem in one launch is gone through meanwhile: learn what it takes."""
+        expected, before = self._slice(index, again), self._ledger.effort()
+        yield
+        after = self._ledger.effort()
+        compiled, oracle = after.compile - before.compile, after.oracle - before.oracle
+        checked, turns = after.check - before.check, after.turns - before.turns
+        took = Slice(compiled, oracle, max(0.0, checked - compiled - oracle), turns, expected.least)
+        if self._ledger.was_hurried:
+            took = replace(took, turns=max(turns, expected.turns))
+        self._expected += expected.before
+        self._took += took.before
+        self._done.add((index, launch))
+        if self._keys:
+            self._learnt[f"{self._keys[index]} again" if again else self._keys[index]] = took
+
+    def share_done(self) -> float:
+        """How far the run is, from 0 to 1, by the expected time of what is done and what is ahead; never less than
+        before."""
+        if self._forecast is not None and self._fit is not None:
+            ahead = sum(
+                each.before + each.turns
+                for launch in range(1, self._fit.launches + 1)
+                for index in range(len(self._keys))
+                if (index, launch) not in self._done and index not in self._fit.left_out
+                for each in [self._ahead(index, launch > 1)]
+            )
+            elapsed = self._ledger.elapsed()
+            ahead = min(ahead, max(0.0, self._limit.left()), max(0.0, self._plan.budget_seconds - elapsed) or math.inf)
+            self._share = max(self._share, elapsed / max(elapsed + ahead, 1e-9))
+        return min(self._share, 1.0)
+
+    def remember(self) -> None:
+        """Keep what was learnt for the next run."""
+        if self._learnt and self._plan.limit_seconds is not None:
+            remembered.save(self._learnt)
+
+    def _was_checked(self, index: int) -> bool:
+        return any(done == index for done, _ in self._done)
+
+    def _slice(self, index: int, again: bool) -> Slice:
+        if self._forecast is None:
+            return Slice()
+        if again and self._keys and (found := self._learnt.get(f"{self._keys[index]} again")):
+            return found
+        return (self._forecast.later if again else self._forecast.first)[index]
+
+    def _ahead(self, index: int, again: bool) -> Slice:
+        """A slice that is to come, at the pace of those that are done."""
+        expected = self._slice(index, again)
+        if again and self._keys and f"{self._keys[index]} again" in self._learnt:
+            return expected
+        pace = self._took / self._expected if self._expected else 1.0
+        return expected.times(min(max(pace, 1 / _MOST_PACE), _MOST_PACE))

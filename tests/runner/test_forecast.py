@@ -1,0 +1,43 @@
+"""What a limit leaves out, and that it is said."""
+
+from __future__ import annotations
+
+import math
+
+from rls_bench.problems.problem import Problem
+from rls_bench.runner.forecast import Forecast, Slice, by_arithmetic
+
+PROBLEMS = [Problem(1, 2, 2, 64, 64, 16, 16), Problem(1, 2, 2, 1, 4096, 64, 64)]
+FIRST = [Slice(compile=10, oracle=5, check=5, turns=20, least=2), Slice(oracle=30, check=20, turns=40, least=5)]
+LATER = [Slice(compile=2, check=3, turns=20, least=2), Slice(check=8, turns=40, least=5)]
+FORECAST = Forecast(cells=24, launches=3, start=4, first=FIRST, later=LATER)
+
+
+def test_everything_fits_in_time_enough() -> None:
+    fit = FORECAST.fit(math.inf)
+    assert (fit.launches, fit.left_out) == (3, [])
+    assert fit.total == 3 * 4 + 20 + 50 + 2 * (5 + 8) + 3 * 60
+    assert "leaves out" not in FORECAST.title(1000, PROBLEMS)
+
+
+def test_launches_are_left_out_before_problems_and_turns_get_what_remains() -> None:
+    fit = FORECAST.fit(110)
+    assert (fit.launches, fit.left_out) == (2, [])
+    assert fit.total == 110
+    assert FORECAST.title(110, PROBLEMS).startswith("24 cells × 3 launches: about 110 s: starting 8 s, compiling 12 s")
+    assert "--budget 110 leaves out launch 3;" in FORECAST.title(110, PROBLEMS)
+    assert "leaves out launches 2 to 3;" in FORECAST.title(90, PROBLEMS)
+
+
+def test_the_problem_that_has_no_room_is_left_out_and_a_later_one_that_has_is_not() -> None:
+    assert FORECAST.fit(30).left_out == [1]
+    turned = Forecast(24, 1, 4, FIRST[::-1], LATER[::-1])
+    assert turned.fit(30).left_out == [0]
+    assert PROBLEMS[0].title in turned.title(30, PROBLEMS)
+
+
+def test_a_second_launch_of_a_larger_problem_takes_less_than_the_first_and_more_than_a_small_ones() -> None:
+    large = PROBLEMS[1]
+    once, again = (by_arithmetic(large, 8, 2, 2, again=each) for each in (False, True))
+    assert again.before < once.before
+    assert by_arithmetic(PROBLEMS[0], 8, 2, 2, again=False).before < once.before
