@@ -5,8 +5,9 @@ Two fixtures. ``steered_cell`` is one backend on one problem, agreed with the or
     def test_cell(benchmark, steered_cell):
         benchmark(steered_cell)
 
-Such tests run under ``--benchmark-only`` and are deselected otherwise; ``--steered-suite`` and ``--steered-backend``
-choose the cells. ``steered_backend`` loads a backend and fails the test unless it conforms::
+Such tests run under ``--benchmark-only`` and are deselected otherwise, which the summary says; ``--steered-suite``,
+``--steered-problem`` and ``--steered-backend`` choose the cells. ``steered_backend`` loads a backend and fails the test
+unless it conforms::
 
     def test_my_kernel(steered_backend):
         backend = steered_backend("my_package.kernel:BACKEND")
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     Cell = tuple[str, Problem]
 
 _CELL = "steered_cell"
+# How many tests of cells a session leaves out.
+_LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,10 +43,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a registered backend or MODULE:ATTRIBUTE; repeat for several (default: every registered one)",
     )
     group.addoption("--steered-suite", metavar="NAME", help="suite of problems (default: the device's own)")
+    group.addoption(
+        "--steered-problem",
+        action="append",
+        metavar="WORDS",
+        help='a problem in words, "B8 H32/8 Lq1 Lk4096 D128 bf16", rather than a suite; repeat for several',
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse a suite that nobody knows before anything is collected."""
+    """Refuse a suite that nobody knows, and words that mean no problem, before anything is collected."""
+    if words := config.getoption("--steered-problem"):
+        from rls_bench.problems import grammar
+
+        try:
+            for each in words:
+                grammar.parse(each)
+        except ValueError as error:
+            raise pytest.UsageError(f"--steered-problem: {error}") from None
     if suite := config.getoption("--steered-suite"):
         from rls_bench.problems import suites
 
@@ -67,6 +84,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if cells:
         config.hook.pytest_deselected(items=cells)
         items[:] = [item for item in items if item not in cells]
+        config.stash[_LEFT_OUT] = len(cells)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say of cells that were left out how they run: a count of deselected tests gives no reason."""
+    if count := config.stash.get(_LEFT_OUT, 0):
+        of_cells = "test of cells was" if count == 1 else "tests of cells were"
+        terminalreporter.write_line(f"rls_bench: {count} {of_cells} left out; run: pytest --benchmark-only")
 
 
 @pytest.fixture
@@ -97,10 +122,13 @@ def _cells(config: pytest.Config) -> list[Cell]:
     import torch
 
     from rls_bench.backends import registry
-    from rls_bench.problems import suites
+    from rls_bench.problems import grammar, suites
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    problems = suites.get(config.getoption("--steered-suite") or suites.default(device), device)
+    if words := config.getoption("--steered-problem"):
+        problems = [grammar.parse(each, device) for each in words]
+    else:
+        problems = suites.get(config.getoption("--steered-suite") or suites.default(device), device)
     backends = config.getoption("--steered-backend") or registry.names()
     return [(backend, problem) for problem in problems for backend in backends]
 

@@ -59,6 +59,7 @@ def test_without_benchmark_only_the_cells_stay_out(project: pytest.Pytester) -> 
     project.makepyfile(test_other="def test_other(): pass")
     result = project.runpytest_inprocess(*ALONE)
     result.assert_outcomes(passed=1, deselected=1)
+    result.stdout.fnmatch_lines(["rls_bench: 1 test of cells was left out; run: pytest --benchmark-only"])
 
 
 def test_cells_are_measured_after_they_agreed(project: pytest.Pytester) -> None:
@@ -95,6 +96,14 @@ def test_a_suite_that_nobody_knows_is_a_usage_error(project: pytest.Pytester) ->
     result = project.runpytest_inprocess("--benchmark-only", "--steered-suite=nope", *ALONE)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--steered-suite: wanted one of*got 'nope'*"])
+
+
+def test_problems_in_words_are_cells(project: pytest.Pytester) -> None:
+    words = ("--benchmark-only", "--steered-problem=plain: H2 L8 D8", "--steered-backend=mine:MINE", *ALONE)
+    project.runpytest_inprocess(*words).assert_outcomes(passed=1)
+    result = project.runpytest_inprocess("--benchmark-only", "--steered-problem=H2 L8 DD8", *ALONE)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--steered-problem: *'DD8' is no word for a problem*"])
 
 
 def test_a_backend_of_ones_own_is_checked_by_the_fixture(pytester: pytest.Pytester) -> None:

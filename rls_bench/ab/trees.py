@@ -38,6 +38,23 @@ def of_commit(name: str, repository: Path | None = None) -> Tree:
     return _checked(Tree(path, commit))
 
 
+def between(good: str, bad: str, repository: Path | None = None) -> list[str]:
+    """The commits from ``good`` to ``bad``, both among them, oldest first; of a merge the line that was merged into.
+
+    Raises RlsBenchError where one of them is no commit, or ``good`` is no ancestor of ``bad``.
+    """
+    here = repository or Path.cwd()
+    first, last = (_git(here, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") for name in (good, bad))
+    if _git(here, "merge-base", first, last) != first:
+        raise RlsBenchError(f"{good} is no ancestor of {bad}: wanted the commit that was good before the bad one")
+    return [first, *_git(here, "rev-list", "--reverse", "--first-parent", f"{first}..{last}").split()]
+
+
+def subject(commit: str, repository: Path | None = None) -> str:
+    """The first line of a commit's message."""
+    return _git(repository or Path.cwd(), "show", "--no-patch", "--format=%s", commit)
+
+
 def of_directory(path: Path) -> Tree:
     """The sources in ``path`` as they are; of the commit that is checked out there, if any."""
     path = path.resolve()

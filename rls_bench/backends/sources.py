@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 MARK = "@"
+# Where a tree has other versions of packages than this environment.
+PACKAGES = "packages"
 _HARNESS = Path(__file__).parents[1]
 _PACKAGE = "rls_bench.backends"
 # These say what a backend is and who is one; they belong to the harness.
@@ -29,7 +31,7 @@ def named(backend: str, tree: Path) -> str:
 
 
 def enter(tree: str) -> None:
-    """Have this process load kernels, baselines and, where they fit, backends from ``tree``.
+    """Have this process load packages, kernels, baselines and, where they fit, backends from ``tree``.
 
     Raises RuntimeError where it has entered another one.
     """
@@ -42,9 +44,19 @@ def enter(tree: str) -> None:
     for name in list(sys.modules):
         if name.split(".")[0] in ("rls_kernels", "rls_baselines"):
             del sys.modules[name]
-    sys.path[:0] = [str(Path(tree) / part) for part in ("kernels", "baselines")]
+    _check_fresh(Path(tree) / PACKAGES)
+    sys.path[:0] = [str(Path(tree) / part) for part in (PACKAGES, "kernels", "baselines")]
     if not unfit(Path(tree)):
         sys.meta_path.insert(0, _Backends(Path(tree)))
+
+
+def _check_fresh(packages: Path) -> None:
+    """Raise RuntimeError where this process has loaded another version of one of ``packages`` already."""
+    there = {path.name.partition(".")[0] for path in packages.glob("*") if not path.name.endswith(".dist-info")}
+    if loaded := sorted(there & sys.modules.keys()):
+        raise RuntimeError(
+            f"{', '.join(loaded)} is loaded before a process can enter {packages}: it cannot be exchanged"
+        )
 
 
 def unfit(tree: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rls_bench.cli import problem_argument
+from rls_bench.cli import next_step, problem_argument
 from rls_bench.cli.compare import Format, share, write
 
 
@@ -63,5 +63,9 @@ def ab(
             progress=progress,
         )
     )
-    write(comparison, output)
+    # Cells that were not told in the time are given four times as much.
+    words = [base, *([new] if new else []), *(["--path", str(path)] if path else [])]
+    again = ("rls-bench", "ab", *words, "--threshold", threshold, "--budget", f"{4 * budget:g}")
+    files = (comparison.base.path, comparison.new.path)
+    write(comparison, output, next_step.after_comparison(comparison, again, files))
     raise typer.Exit(comparison.exit_code)

@@ -8,6 +8,7 @@ import typer
 
 from rls_bench.cli import (
     ab,
+    bisect,
     choose,
     compare,
     conformance,
@@ -58,6 +59,7 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
     "Decide": [
         ("compare", compare.compare, "Did a commit slow anything, as an exit code."),
         ("ab", ab.ab, "The same, of two commits measured at once."),
+        ("bisect", bisect.bisect, "Which commit or package version made it slow."),
         ("choose", choose.choose, "Which backend to run; writes the policy of auto."),
         ("policy", policy.policy, "Does the policy cover new traffic; what to measure."),
         ("report", report.report, "The evidence on one page."),

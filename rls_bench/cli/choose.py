@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rls_bench.cli import documents, outputs, traffic_time
+from rls_bench.cli import documents, next_step, outputs, traffic_time
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from rls_bench.choose import Decision, Evidence
     from rls_bench.cli.traffic_time import Served
+    from rls_bench.policy.file import Policy
     from rls_bench.records.record import Skipped
 
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -69,7 +70,6 @@ def choose(
     from rls_bench.choose import Limits, as_policy, gather
     from rls_bench.choose import choose as decide_all
     from rls_bench.cli.console import Console
-    from rls_bench.errors import PolicyError
     from rls_bench.policy import file as policy_file
     from rls_bench.records import record
 
@@ -78,17 +78,17 @@ def choose(
     if not records:
         raise record.none_in(files, skipped)
     machines = gather(records, Limits(*limits), question.value)
-    if policy and len(machines) > 1:
-        titles = "; ".join(found.machine.title for found in machines)
-        raise PolicyError(
-            f"--policy: a policy is for one machine and its versions; these are {len(machines)}: {titles}"
-        )
     served = [traffic_time.served(evidence, workload, today) for evidence in machines] if workload else []
     machines = [one.traffic.evidence for one in served] or machines
     decided = [(evidence, decide_all(evidence, objective.value)) for evidence in machines]
+    kept: tuple[Policy, ...] = ()
     if policy:
-        weighed = (workload, served[0].workload.fingerprint) if workload else None
-        policy_file.write(policy, as_policy(*decided[0], objective.value, policy, weighed))
+        weighed = [(workload, one.workload.fingerprint) for one in served] if workload else [None] * len(decided)
+        sections = [
+            as_policy(*one, objective.value, policy, weight) for one, weight in zip(decided, weighed, strict=True)
+        ]
+        kept = policy_file.others(policy, sections)
+        policy_file.write(policy, *sections, *kept)
     if json:
         _print_json(decided, skipped, served)
         return
@@ -105,10 +105,14 @@ def choose(
                 console.print(f"abstain: {where}", soft_wrap=True)
         if served:
             traffic_time.show(console, served[place], decisions)
-        if policy:
-            console.print(f"wrote {policy}", soft_wrap=True)
+    if policy:
+        several = f", a section for each of {len(decided)} machines" * (len(decided) > 1)
+        beside = f"; {len(kept)} of other machines stay" * bool(kept)
+        console.print(f"wrote {policy}{several}{beside}", soft_wrap=True)
     for bad in skipped:
         console.print(f"left out {bad.path}:{bad.line}: {bad.reason}", soft_wrap=True)
+    every = [decision for _, decisions in decided for decision in decisions]
+    console.print(f"next: {next_step.after_choice(every, files, policy)}", soft_wrap=True)
 
 
 def _print_json(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rls_bench.cli import documents
+from rls_bench.cli import documents, next_step
 
 if TYPE_CHECKING:
     from rls_bench.compare import Comparison
@@ -63,24 +63,30 @@ def compare(
 
     sides = (load(path, across_machines=across_machines) for path in (base, new))
     comparison = judge(*sides, threshold=margin, across_machines=across_machines, strict=strict, may_go=may_go or ())
-    write(comparison, output)
+    write(
+        comparison, output, next_step.after_comparison(comparison, ("rls-bench", "run", "--out", str(new)), (base, new))
+    )
     raise typer.Exit(comparison.exit_code)
 
 
-def write(comparison: Comparison, output: Format) -> None:
-    """Print ``comparison`` in the form asked for."""
+def write(comparison: Comparison, output: Format, following: str) -> None:
+    """Print ``comparison`` in the form asked for and, for people, the command that is ``following``."""
     from rls_bench.compare import render
+    from rls_bench.records import escape
 
+    as_markdown = f"\nNext: {escape.markdown(following)}\n"
     if output is Format.text:
         from rls_bench.cli.console import Console
 
-        Console().print(render.text(comparison))
+        console = Console()
+        console.print(render.text(comparison))
+        console.print(f"next: {following}", soft_wrap=True)
     elif output is Format.json:
         documents.write_json(render.as_json(comparison))
     elif output is Format.markdown:
-        documents.write(render.markdown(comparison))
+        documents.write(render.markdown(comparison) + as_markdown)
     else:
-        _write_github(render.annotations(comparison), render.markdown(comparison))
+        _write_github(render.annotations(comparison), render.markdown(comparison) + as_markdown)
 
 
 def _write_github(commands: str, summary: str) -> None:

@@ -31,7 +31,12 @@ def policy(
     from rls_bench.problems import workload as files
 
     path = policy or Path(os.environ.get(lookup.VARIABLE) or lookup.default_path())
-    found = policy_file.read(path)
+    sections = policy_file.read_sections(path)
+    found = sections[0]
+    if len(sections) > 1:
+        from rls_bench.machines import host
+
+        found = policy_file.closest(sections, policy_file.validity(host.current()))
     device = next((rule.kind.device for rule in found.rules), "cpu")
     asked = workloads.read(workload, device)
     covered = coverage(found, asked.calls)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rls_bench.problems.problem import Problem
     from rls_bench.problems.workload import Weighted
 
@@ -15,10 +17,20 @@ HELP = "In words, as tables print it ('B8 H32/8 Lq1 Lk4096 D128 bf16'), or SUITE
 
 
 class Selection(NamedTuple):
-    """Problems, and the words on the command line that would ask for them again."""
+    """Problems, the words on the command line that would ask for them again, and a line for all that was left out."""
 
     problems: list[Problem]
     words: str
+    left_out: Sequence[str] = ()
+
+
+class OfModel(NamedTuple):
+    """A model by name or config.json, the contexts asked for (``1024,4096``), and images before each."""
+
+    name: str
+    context: str = ""
+    images: int = 0
+    image_tokens: int = 0
 
 
 def parse(text: str, device: str) -> Problem:
@@ -41,6 +53,32 @@ def parse(text: str, device: str) -> Problem:
     return problems[index - 1]
 
 
+def _of_model(asked: OfModel, device: str, batches: list[int], length: str) -> Selection:
+    from rls_bench.errors import ProblemError
+    from rls_bench.problems import models
+
+    if length:
+        raise typer.BadParameter("--length: a model's problems are over --context; got both")
+    contexts = numbers("--context", asked.context)
+    try:
+        weighted, left_out = models.problems(
+            models.find(asked.name),
+            device,
+            contexts=contexts or (1024, 4096),
+            batches=batches or (1,),
+            images=asked.images,
+            image_tokens=asked.image_tokens,
+        )
+    except ProblemError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not weighted:
+        raise typer.BadParameter(f"--model: nothing is left of it: {'; '.join(left_out)}")
+    options = {"context": asked.context, "images": asked.images, "image-tokens": asked.image_tokens}
+    words = [f"--model {asked.name}", *(f"--{name} {value}" for name, value in options.items() if value)]
+    words += [f"--batch {','.join(map(str, batches))}"] * bool(batches)
+    return Selection([one.problem for one in weighted], " ".join(words), left_out)
+
+
 def numbers(option: str, text: str) -> list[int]:
     """``1,8,64`` as [1, 8, 64]; empty for nothing."""
     parts = [part.strip() for part in text.split(",")] if text else []
@@ -57,6 +95,7 @@ def select(
     workload: Path | None = None,
     batch: str = "",
     length: str = "",
+    model: OfModel | None = None,
     default_suite: str = "",
 ) -> Selection:
     """What was asked for, the weightiest first, crossed with the axes; ``default_suite`` where nothing was.
@@ -67,9 +106,12 @@ def select(
     from rls_bench.problems import workload as workloads
 
     axes = {"batch": numbers("--batch", batch), "length": numbers("--length", length)}
-    asked = [f"--{name}" for name, given in (("suite", suite), ("problem", problems), ("workload", workload)) if given]
+    sources = (("suite", suite), ("problem", problems), ("workload", workload), ("model", model))
+    asked = [f"--{name}" for name, given in sources if given]
     if len(asked) > 1:
-        raise typer.BadParameter(f"wanted one of --suite, --problem and --workload; got {' and '.join(asked)}")
+        raise typer.BadParameter(f"wanted one of --suite, --problem, --workload and --model; got {' and '.join(asked)}")
+    if model:
+        return _of_model(model, device, axes["batch"], length)
     weighted: tuple[Weighted, ...]
     if workload:
         weighted, words = workloads.read(workload, device).problems, f"--workload {workload}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,6 +49,8 @@ def profile(
         documents.write_json(json.dumps(figures, indent=2, allow_nan=False))
     else:
         _print_tables(figures)
+        if report:
+            _print_missing(figures)
 
 
 def _default_device() -> str:
@@ -78,7 +80,8 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
     # Torch's profiler reports its own start and stop on stderr otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from rls_bench.backends import registry as backends
-    from rls_bench.errors import BackendUnavailable, BackendUnsupported, ProbeUnavailable
+    from rls_bench.backends.words import told
+    from rls_bench.errors import BackendUnavailable, BackendUnsupported, ProbeUnavailable, ProfileError, RlsBenchError
     from rls_bench.probes import registry
     from rls_bench.probes.interface import finite
     from rls_bench.problems import draw
@@ -99,13 +102,22 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
         return kernel.prepare(draw.draw(problem))
 
     # Prepared by the first probe that calls it: those of Nsight prepare their own in another process.
-    return {each.name: finite(each.measure(lambda: prepared()(), backend, problem)) for each in chosen}
+    def call() -> Any:
+        try:
+            return prepared()()
+        except RlsBenchError:
+            raise
+        except Exception as error:
+            raise ProfileError(f"backend {backend}: its call failed: {told(error)}") from error
+
+    return {each.name: finite(each.measure(call, backend, problem)) for each in chosen}
 
 
 def _print_tables(figures: dict[str, Measures]) -> None:
     from rich.table import Table
 
     from rls_bench.cli.console import Console
+    from rls_bench.probes import units
 
     console = Console()
     for title, measures in figures.items():
@@ -114,13 +126,25 @@ def _print_tables(figures: dict[str, Measures]) -> None:
         table.add_column("figure")
         table.add_column("value", justify="right")
         for name, value in measures.items():
-            table.add_row(name, _written(value))
+            table.add_row(name, units.written(name, value))
         console.print(table)
 
 
-def _written(value: float | str | None) -> str:
-    if value is None:
-        return "missing"
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+def _print_missing(figures: dict[str, Measures]) -> None:
+    """For each figure that a report lacks, the metric to collect, and the one command that collects them all."""
+    from rls_bench.cli.console import Console
+    from rls_bench.probes import ncu_metrics
+
+    lacking: dict[str, list[str]] = {}
+    for measures in figures.values():
+        lacking |= ncu_metrics.missing(measures, str(measures.get("compute_capability") or ""))
+    if not lacking:
+        return
+    console = Console()
+    console.print("missing figures, and the ncu metrics that give them:", style="bold")
+    for name, metrics in lacking.items():
+        console.print(f"  {name}: {', '.join(metrics)}", soft_wrap=True)
+    every = ",".join(dict.fromkeys(metric for metrics in lacking.values() for metric in metrics))
+    console.print("collect them where the GPU is, with your own command at the end, and import the report:")
+    console.print(f"  ncu --clock-control none --metrics {every} --export call.ncu-rep YOUR_COMMAND", soft_wrap=True)
+    console.print("  rls-bench profile --import call.ncu-rep", soft_wrap=True)

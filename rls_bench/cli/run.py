@@ -27,6 +27,15 @@ def run(
     workload: Annotated[
         Path | None, typer.Option(help="Problems with weights from a TOML file, the weightiest first.")
     ] = None,
+    model: Annotated[
+        str,
+        typer.Option(help="Prefill and decode of a model: its config.json, the folder, or a name: Llama-3.1-8B."),
+    ] = "",
+    context: Annotated[str, typer.Option(help="A model's tokens of text: 1024,4096.")] = "",
+    images: Annotated[int, typer.Option(help="Images beside a model's text.", min=0)] = 0,
+    image_tokens: Annotated[
+        int, typer.Option(help="Tokens of an image, where the model has no number of its own.", min=0)
+    ] = 0,
     batch: Annotated[str, typer.Option(help="Run every problem at these batches: 1,8,64.")] = "",
     length: Annotated[str, typer.Option(help="Run every problem at these numbers of keys: 1024,4096.")] = "",
     backend: Annotated[
@@ -71,8 +80,11 @@ def run(
             workload=workload,
             batch=batch,
             length=length,
+            model=_of_model(model, context, images, image_tokens),
             default_suite=suites.default(device, host.cpu_isa()),
         )
+        for line in chosen.left_out:
+            console.print(line, style="yellow", soft_wrap=True)
         plan = _plan(chosen, backend, dtype, inputs, budget, launches, seed, race, probe)
         path = out or Path("results") / f"{datetime.now():%Y-%m-%dT%H-%M-%S}.jsonl"
     outputs.check_file(path, "--out")
@@ -118,6 +130,14 @@ def _missing(names: Sequence[str], records: Sequence[Record]) -> BackendUnavaila
         own = [record for record in records if record.backend == name]
         if ":" in name and own and all(record.status == "unavailable" for record in own):
             return BackendUnavailable(own[0].reason)
+    return None
+
+
+def _of_model(name: str, context: str, images: int, image_tokens: int) -> problem_argument.OfModel | None:
+    if name:
+        return problem_argument.OfModel(name, context, images, image_tokens)
+    if context or images or image_tokens:
+        raise typer.BadParameter("--context, --images and --image-tokens: wanted beside --model; got none")
     return None
 
 

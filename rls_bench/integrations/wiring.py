@@ -8,25 +8,23 @@ own attention.
 from __future__ import annotations
 
 import functools
-import inspect
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakSet
 
 from torch import Tensor, nn
-from transformers import Cache, UnbatchedClassifierFreeGuidanceLogitsProcessor
+from transformers import Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from rls_bench.integrations import anatomy
-from rls_bench.integrations.control import Control, Pass
-from rls_bench.integrations.passes import Arguments
+from rls_bench.integrations import anatomy, called, reach
+from rls_bench.integrations.control import Control
+from rls_bench.integrations.forward_pass import Pass
+from rls_bench.integrations.reach import Steering
 
 # The attention implementation's name among transformers' own.
 NAME = "rls_steered"
@@ -40,8 +38,6 @@ class Unsteered:
 
 # The pass that this thread is in, of whichever model.
 _PASS: ContextVar[tuple[Wiring, Pass | Unsteered] | None] = ContextVar("rls_bench_pass", default=None)
-# The contexts that this thread, task or copied context is in, the innermost last.
-_HERE: ContextVar[tuple[Steering, ...]] = ContextVar("rls_bench_steering", default=())
 _LOCK = threading.RLock()
 
 
@@ -64,34 +60,6 @@ class _Layer:
     base: Callable[..., Any]
     # Whether its attention is causal where it gets no mask: transformers' eager one never is.
     is_causal: bool
-
-
-class Steering:
-    """A context that is open: its control, and which threads it reaches.
-
-    It steers the thread that opened it, and what runs in copies of that thread's context (tasks, ``to_thread``). Opened
-    by the main thread, as by a server, it also steers threads that were started since. Calls of other threads stay
-    unsteered, unless they enter ``joined``.
-    """
-
-    def __init__(self, wiring: Wiring, control: Control) -> None:
-        self.wiring, self.control, self.is_open = wiring, control, True
-        opened_by_main = threading.current_thread() is threading.main_thread()
-        self._strangers = WeakSet(threading.enumerate()) if opened_by_main else None
-
-    @contextmanager
-    def joined(self) -> Iterator[Control]:
-        """This thread's calls are steered, too, while the context is open."""
-        before = _HERE.get()
-        _HERE.set((*before, self))
-        try:
-            yield self.control
-        finally:
-            _HERE.set(tuple(one for one in _HERE.get() if one is not self))
-
-    def reaches_new_threads(self) -> bool:
-        """Whether this thread was started since, by a context of the main thread."""
-        return self._strangers is not None and threading.current_thread() not in self._strangers
 
 
 class Wiring:
@@ -133,7 +101,7 @@ class Wiring:
     @contextmanager
     def opened(self, control: Control) -> Iterator[None]:
         """A context is open, and reaches this thread."""
-        steering = Steering(self, control)
+        steering = Steering(control)
         control.joined = steering.joined
         self.open.append(steering)
         try:
@@ -141,15 +109,11 @@ class Wiring:
                 yield
         finally:
             self.open.remove(steering)
-            steering.is_open = False
             control.end()
 
     def steering_here(self) -> Steering | None:
         """The context that steers calls of this thread, or None."""
-        for steering in reversed(_HERE.get()):
-            if steering.wiring is self and steering.is_open:
-                return steering
-        return next((steering for steering in self.open if steering.reaches_new_threads()), None)
+        return reach.innermost(self.open)
 
     def begin(self, arguments: dict[str, Any]) -> None:
         """The body is called with ``arguments``, by name."""
@@ -157,10 +121,10 @@ class Wiring:
         steering = self.steering_here()
         if steering is None:
             return
-        if _asked_by_guidance():
+        if called.asked_by_guidance():
             _PASS.set((self, Unsteered()))
             return
-        batch, query_length, told = self._read(arguments)
+        batch, query_length, told = called.read(self.body, arguments, getattr(self._own, "logits_to_keep", 0))
         steering.control.begin(batch, query_length, told.past + query_length, told)
         assert steering.control.current is not None
         _PASS.set((self, steering.control.current))
@@ -220,31 +184,6 @@ class Wiring:
         """This thread calls the model, and wants the logits of its last tokens: a number, or which."""
         self._own.logits_to_keep = logits_to_keep
 
-    def _read(self, arguments: dict[str, Any]) -> tuple[int, int, Arguments]:
-        """Batch, queries and where they stand, by the arguments of the body."""
-        tokens = arguments.get("input_ids")
-        if tokens is None:
-            tokens = arguments.get("inputs_embeds")
-        if tokens is None or tokens.dim() < 2:
-            raise ValueError(
-                f"model: wanted input_ids or inputs_embeds [batch, length] to steer {type(self.body).__name__}; "
-                f"got {'none' if tokens is None else tuple(tokens.shape)}"
-            )
-        batch, query_length = tokens.shape[:2]
-        cache = next((arguments[name] for name in _CACHE_NAMES if arguments.get(name) is not None), None)
-        keep = getattr(self._own, "logits_to_keep", 0)
-        ahead = min(max(0, keep - 1), query_length - 1) if isinstance(keep, int) else 0
-        if cache is None:
-            return batch, query_length, Arguments(ahead=ahead, tokens=tokens, training=self.body.training)
-        if not isinstance(cache, Cache):
-            raise TypeError(f"past_key_values: wanted a transformers Cache to steer; got {type(cache).__name__}")
-        offsets = {
-            layer: int(cache.get_mask_sizes(query_length, layer)[1])
-            for layer, slides in enumerate(cache.is_sliding)
-            if slides
-        }
-        return batch, query_length, Arguments(int(cache.get_seq_length()), cache, offsets, ahead, tokens)
-
     def _carry_passes(self) -> None:
         """Let gradient checkpointing run a layer again within the pass that it ran in."""
         for module in self._checkpointed:
@@ -257,7 +196,6 @@ class Wiring:
 # Modules of models that contexts are open on, by id: a copy of one is none of them.
 _WIRED: dict[int, Wiring] = {}
 _CHECKPOINTING = "_gradient_checkpointing_func"
-_CACHE_NAMES = ("past_key_values", "past_key_value", "layer_past")
 
 
 def wire(model: nn.Module, layers: list[Any]) -> Wiring:
@@ -335,22 +273,6 @@ def _refuse_what_steering_would_drop(dropout: float, options: dict[str, Any]) ->
             raise ValueError(f"{name}: this model's attention changes its scores by it, which steering would drop")
 
 
-def _asked_by_guidance() -> bool:
-    """Whether classifier-free guidance makes this pass, over the prompt that it guides away from.
-
-    Nothing in the pass's arguments tells the two prompts apart, so the callers are asked.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code is _GUIDANCE:
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
-
-
-_GUIDANCE = UnbatchedClassifierFreeGuidanceLogitsProcessor.get_unconditional_logits.__code__
-
-
 class _CarriesPass:
     """A checkpointing function whose second run of a layer is in the pass of the first: in any thread, also after the
     context is left. Copies of the model have the plain function."""
@@ -403,7 +325,7 @@ def _before_body(module: nn.Module, arguments: tuple[Any, ...], options: dict[st
     if wiring is None:
         _unhook(module)
     else:
-        wiring.begin(_named(module, arguments, options))
+        wiring.begin(called.named(module, arguments, options))
 
 
 def _after_body(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
@@ -444,10 +366,3 @@ def _unhook(module: nn.Module) -> None:
 
 
 _HOOKS = (_before_body, _after_body, _before_model, _after_model, _after_head)
-
-
-def _named(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name."""
-    if not arguments:
-        return options
-    return {**dict(zip(inspect.signature(module.forward).parameters, arguments, strict=False)), **options}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +18,8 @@ from rls_bench.machines.machine import Machine
 from rls_bench.problems.problem import Problem
 
 SCHEMA = 1
+# Of a file with a section a machine, each as of the schema above.
+SECTIONS_SCHEMA = 2
 
 # What must be as it was when the figures were taken. The commit is kept beside them, but an installed wheel has none.
 VALIDITY = ("fingerprint", "driver", "cuda", "cudnn", "torch", "triton")
@@ -151,13 +154,17 @@ def validity(machine: Machine) -> dict[str, str | None]:
     return {name: getattr(machine, name) for name in VALIDITY}
 
 
-def write(path: Path, policy: Policy) -> None:
-    """Write ``policy``, indented, whole or not at all. Raises PolicyError where that fails, or it names a module."""
-    _check(policy, path)
+def write(path: Path, *sections: Policy) -> None:
+    """Write a policy of one machine, or of several kinds of them, indented, whole or not at all.
+
+    Raises PolicyError where that fails, a section names a module, or two speak of the same machine.
+    """
+    _check_all(sections, path)
+    content = sections[0] if len(sections) == 1 else _Sections(sections)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(policy), indent=2) + b"\n")
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
         # Whatever the umask, or it would not be trusted.
         part.chmod(0o644)
         part.replace(path)
@@ -166,7 +173,16 @@ def write(path: Path, policy: Policy) -> None:
 
 
 def read(path: Path) -> Policy:
-    """The policy in ``path``.
+    """The policy of one machine in ``path``. Raises PolicyError as ``read_sections`` does, and where it has several."""
+    found = read_sections(path)
+    if len(found) > 1:
+        titles = "; ".join(section.machine for section in found)
+        raise PolicyError(f"policy {path}: wanted one machine; it speaks of {len(found)}: {titles}")
+    return found[0]
+
+
+def read_sections(path: Path) -> tuple[Policy, ...]:
+    """The policy in ``path``, a section a machine kind.
 
     Raises PolicyError where there is none that this user alone (or root) can have written, or it is malformed, of
     another schema, or names a module to import.
@@ -174,16 +190,40 @@ def read(path: Path) -> Policy:
     raw = _bytes(path)
     try:
         schema = msgspec.json.decode(raw, type=_Versioned).schema
-        if schema != SCHEMA:
+        if schema not in (SCHEMA, SECTIONS_SCHEMA):
             raise PolicyError(
-                f"policy {path}: schema {schema}; this version reads {SCHEMA}: run rls-bench choose again"
+                f"policy {path}: schema {schema}; this version reads {SCHEMA} and {SECTIONS_SCHEMA}: "
+                "run rls-bench choose again"
             )
-        policy = msgspec.json.decode(raw, type=Policy)
+        if schema == SCHEMA:
+            sections: tuple[Policy, ...] = (msgspec.json.decode(raw, type=Policy),)
+        else:
+            sections = msgspec.json.decode(raw, type=_Sections).machines
     # Bytes that are no UTF-8 are a ValueError of Python's own, nesting without end a RecursionError.
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise PolicyError(f"policy {path}: {error}") from error
-    _check(policy, path)
-    return policy
+    _check_all(sections, path)
+    return sections
+
+
+def others(path: Path, sections: Sequence[Policy]) -> tuple[Policy, ...]:
+    """The sections of the policy in ``path`` that speak of other hardware than ``sections``; none where it can't be
+    read."""
+    mine = {section.validity["fingerprint"] for section in sections}
+    try:
+        return tuple(section for section in read_sections(path) if section.validity["fingerprint"] not in mine)
+    except PolicyError:
+        return ()
+
+
+def closest(sections: Sequence[Policy], holds: Mapping[str, str | None]) -> Policy:
+    """The section for a machine of which ``holds`` is true, or else the one that is least wrong about it."""
+
+    def wrong(section: Policy) -> tuple[bool, int]:
+        names = [name for name, wanted in section.validity.items() if holds.get(name) != wanted]
+        return "fingerprint" in names, len(names)
+
+    return min(sections, key=wrong)
 
 
 def _bytes(path: Path) -> bytes:
@@ -201,6 +241,14 @@ def _bytes(path: Path) -> bytes:
         raise PolicyError(f"policy {str(path)!r}: cannot be read ({error})") from error
 
 
+def _check_all(sections: Sequence[Policy], path: Path) -> None:
+    """Raise PolicyError unless each section is fit, and each speaks of a machine of its own."""
+    for section in sections:
+        _check(section, path)
+    if len({tuple(sorted(section.validity.items())) for section in sections}) < len(sections):
+        raise PolicyError(f"policy {path}: wanted one section for each machine; two speak of the same")
+
+
 def _check(policy: Policy, path: Path) -> None:
     """What types cannot say. Raises PolicyError."""
     if missing := [name for name in VALIDITY if name not in policy.validity]:
@@ -210,6 +258,14 @@ def _check(policy: Policy, path: Path) -> None:
             raise PolicyError(
                 f"policy {path}: names {name!r}, a module to import; wanted registered backends: give it an entry point"
             )
+
+
+@dataclass(frozen=True)
+class _Sections:
+    """A file that speaks of several machines."""
+
+    machines: Annotated[tuple[Policy, ...], msgspec.Meta(min_length=1)]
+    schema: int = SECTIONS_SCHEMA
 
 
 class _Versioned(msgspec.Struct):

@@ -245,13 +245,14 @@ def _load(policy: str | Path | None) -> _Guide:
     if not named and not _is_there(path):
         return _Guide(None, None, "no policy was found")
     try:
-        loaded = policy_file.read(path)
+        sections = policy_file.read_sections(path)
     except PolicyError as error:
         # Whoever names a policy wants that one; one that merely lies there must not stop a server.
         if named:
             raise
         return _refuse(path, str(error))
     here = policy_file.validity(host.current())
+    loaded = policy_file.closest(sections, here)
     for name, wanted in loaded.validity.items():
         if here.get(name) != wanted:
             there = "another machine" if name == "fingerprint" else f"{name} {wanted}"

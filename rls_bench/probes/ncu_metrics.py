@@ -109,6 +109,17 @@ def wanted(compute_capability: tuple[int, int]) -> list[str]:
     return [_RENAMED.get(name, name) for name in names] if compute_capability >= (12, 0) else names
 
 
+def missing(found: Measures, compute_capability: str) -> dict[str, list[str]]:
+    """For each figure that ``found`` lacks, the ncu metrics that would give it on a GPU of that capability, "9.0"."""
+    major = compute_capability.partition(".")[0]
+    renamed = _RENAMED if major.isdigit() and int(major) >= 12 else {}
+    return {
+        figure.name: [renamed.get(name, name) for name in (figure.metrics[0], *figure.weights)]
+        for figure in _FIGURES
+        if found.get(figure.name) is None
+    }
+
+
 def measures(kernels: Iterable[Kernel]) -> Measures:
     """Figures of one call from its launches: totals add up, rates are weighted means.
 

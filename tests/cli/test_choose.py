@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from drawn_records import CPU, GPU, launches, problem, record, write
 from typer.testing import CliRunner, Result
 
 from rls_bench.cli.app import app
-from rls_bench.errors import PolicyError, RecordError
+from rls_bench.errors import RecordError
 from rls_bench.policy import file as policy_file
 from rls_bench.records.record import Record
 
@@ -46,12 +47,22 @@ def test_an_abstention_is_written_without_backends(tmp_path: Path) -> None:
     assert policy_file.read(path).rules[0].backends == ()
 
 
-def test_a_policy_is_for_one_machine(tmp_path: Path) -> None:
-    both = [*records(), *records(machine=GPU)]
-    assert call(tmp_path, both).exit_code == 0
-    refused = call(tmp_path, both, "--policy", str(tmp_path / "policy.json"))
-    assert isinstance(refused.exception, PolicyError)
-    assert "these are 2" in str(refused.exception)
+def test_a_policy_has_a_section_for_each_machine_and_keeps_those_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    both = call(tmp_path, [*records(), *records(machine=GPU)], "--policy", str(path))
+    assert f"wrote {path}, a section for each of 2 machines" in both.output
+    assert [found.validity for found in policy_file.read_sections(path)] == [
+        policy_file.validity(CPU),
+        policy_file.validity(GPU),
+    ]
+    (tmp_path / "r.jsonl").unlink()
+    newer = replace(GPU, driver="999.1")
+    again = call(tmp_path, records(machine=newer), "--policy", str(path))
+    assert f"wrote {path}; 1 of other machines stay" in again.output
+    assert [found.validity for found in policy_file.read_sections(path)] == [
+        policy_file.validity(newer),
+        policy_file.validity(CPU),
+    ]
 
 
 @pytest.mark.parametrize(("size", "chosen"), [("1MiB", False), ("4 MiB", True), ("3MB", True), ("2097152", True)])

@@ -51,7 +51,10 @@ def test_without_a_word_it_is_the_machines_own_suite() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"suite": "smoke", "problems": [DECODE]}, "wanted one of --suite, --problem and --workload; got --suite and"),
+        (
+            {"suite": "smoke", "problems": [DECODE]},
+            "wanted one of --suite, --problem, --workload and --model; got --suite and",
+        ),
         ({"suite": "huge"}, "suite: wanted one of"),
         ({"problems": [DECODE, "bf16 " + DECODE.replace(" bf16", "")]}, "is there twice"),
         ({"problems": ["smoke:9"]}, "numbers 1 to 6; got '9'"),

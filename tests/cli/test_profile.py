@@ -10,7 +10,7 @@ from probes import ncu_rep_file
 from typer.testing import CliRunner
 
 from rls_bench.cli.app import app
-from rls_bench.errors import BackendUnsupported, ProbeUnavailable, UnknownProbe
+from rls_bench.errors import BackendUnsupported, ProbeUnavailable, ProfileError, UnknownProbe
 
 SMALL = "H2 L16 D16 random"
 DETAILS = (
@@ -34,14 +34,36 @@ def test_probes_of_one_call_as_json() -> None:
     assert figures["nsys"]["launches"] > 0
 
 
-def test_a_table_names_what_is_missing(tmp_path: Path) -> None:
+def test_a_table_names_what_is_missing_and_what_would_give_it(tmp_path: Path) -> None:
     path = tmp_path / "details.csv"
     path.write_text(DETAILS, encoding="utf-8")
     text = run("--import", str(path))
     assert "attend<[64]>(float *)" in text
-    rows = {words[1]: words[3] for words in (line.split() for line in text.splitlines()) if len(words) == 5}
-    assert rows["duration_ns"] == "1,250"
+    rows = {
+        words[0]: " ".join(words[1:])
+        for words in (line.replace("│", " ").split() for line in text.splitlines())
+        if words
+    }
+    assert rows["duration_ns"] == "1.25 µs"
     assert rows["dram_bytes"] == "missing"
+    assert rows["dram_bytes:"] == "dram__bytes.sum"
+    assert rows["l2_hit_rate_percent:"].startswith("lts__t_sector_hit_rate.pct, lts__t_sectors_lookup_hit.sum")
+    assert "duration_ns:" not in rows
+    (command,) = [line for line in text.splitlines() if line.startswith("  ncu ")]
+    assert "dram__bytes.sum" in command
+    assert command.endswith("--export call.ncu-rep YOUR_COMMAND")
+
+
+def test_json_keeps_figures_raw(tmp_path: Path) -> None:
+    path = tmp_path / "details.csv"
+    path.write_text(DETAILS, encoding="utf-8")
+    (figures,) = json.loads(run("--import", str(path), "--format", "json")).values()
+    assert (figures["duration_ns"], figures["dram_bytes"]) == (1250, None)
+
+
+def test_a_functions_own_fault_is_no_fault_of_ours() -> None:
+    with pytest.raises(ProfileError, match=r"RuntimeError: no such tile: .* \(faulty_backends.py:\d+\)"):
+        run("faulty_backends:raises_as_a_function", "--problem", SMALL, "--device", "cpu", "--probe", "memory")
 
 
 def test_a_report_is_read_kernel_by_kernel(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import mmap
 
 import pytest
 import torch
@@ -32,14 +32,11 @@ def test_a_materialised_score_matrix_is_workspace(query: torch.Tensor) -> None:
 
 
 def test_memory_taken_past_torch_is_seen_in_the_pages(query: torch.Tensor) -> None:
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype = ctypes.c_void_p
-    libc.free.argtypes = [ctypes.c_void_p]
-
     def call() -> torch.Tensor:
-        scratch = libc.malloc(16 << 20)
-        ctypes.memset(scratch, 1, 16 << 20)
-        libc.free(scratch)
+        # Pages of their own; malloc's may be left over from earlier calls.
+        with mmap.mmap(-1, 16 << 20) as scratch:
+            for start in range(0, len(scratch), mmap.PAGESIZE):
+                scratch[start] = 1
         return query.clone()
 
     measures = workspace(call)

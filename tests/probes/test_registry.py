@@ -20,5 +20,5 @@ def test_a_probe_has_the_interface_and_a_one_line_answer(name: str) -> None:
 
 
 def test_an_unknown_probe_is_refused() -> None:
-    with pytest.raises(UnknownProbe, match="wanted one of memory, "):
+    with pytest.raises(UnknownProbe, match="wanted one of host, memory, "):
         registry.get("nope")

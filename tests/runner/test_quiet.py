@@ -52,7 +52,7 @@ def test_one_that_spins_between_its_turns_is_found_and_one_that_sleeps_is_not() 
 
 def test_a_pool_that_falls_silent_after_its_turns_is_no_disturber_however_many_those_are() -> None:
     # As OpenMP's threads do after a call: it works for a while in others' turns, and then sleeps.
-    works = f"import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n{SLEEPS}"
+    works = f"import time; end = time.process_time() + 0.12\nwhile time.process_time() < end: pass\n{SLEEPS}"
     pool, other = started(works), started(SLEEPS)
     try:
         quiet = Quiet({"pool": pool.pid, "other": other.pid})
