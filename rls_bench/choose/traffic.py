@@ -11,6 +11,7 @@ from rls_bench.choose.evidence import Cell, Evidence
 from rls_bench.problems.problem import Problem
 from rls_bench.problems.workload import Workload
 from rls_bench.records.statistics import Estimate
+from rls_bench.traffic.estimate import seconds
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ _Parts = Mapping[tuple[str, Problem], tuple[float, Estimate]]
 
 @dataclass(frozen=True)
 class Total:
-    """The time of all calls, a log of nanoseconds; None where ``lacks``, shares of time by reason, says why not."""
+    """The time of all calls, a log of nanoseconds; None where ``lacks``, shares of estimated time, says why not."""
 
     name: str
     time: Estimate | None
     lacks: Mapping[str, float] = field(default_factory=dict)
+    # Share of estimated time for which the policy has no choice, so that today's backend is taken on.
+    abstained: float = 0.0
     parts: _Parts = field(default_factory=dict, repr=False)
 
     def over(self, base: Total) -> Estimate | None:
@@ -69,25 +72,29 @@ def totals(traffic: Traffic, decisions: Sequence[Decision], today: str = "") -> 
     single.sort(key=lambda total: (math.inf if total.time is None else total.time.mean, total.name))
     found = [_total(today, traffic, lambda cell: today)] if today else []
     policy = _total("policy", traffic, lambda cell: chosen.get(cell.problem) or today)
+    estimated = {cell.problem: traffic.calls[cell.problem] * seconds(cell.problem) for cell in traffic.evidence.cells}
+    without = math.fsum(time for problem, time in estimated.items() if not chosen.get(problem))
+    policy = replace(policy, abstained=without / math.fsum(estimated.values()))
     return [*found, *single, policy, _total("best of each", traffic, _best)]
 
 
 def _total(name: str, traffic: Traffic, pick: Callable[[Cell], str]) -> Total:
     parts: dict[tuple[str, Problem], tuple[float, Estimate]] = {}
     lacks: dict[str, float] = {}
-    every = math.fsum(cell.weight for cell in traffic.evidence.cells)
+    # Estimated, since what nobody can do has no time.
+    shares = {cell.problem: traffic.calls[cell.problem] * seconds(cell.problem) for cell in traffic.evidence.cells}
+    every = math.fsum(shares.values())
     for cell in traffic.evidence.cells:
         taken = pick(cell)
         if (candidate := cell.candidates.get(taken)) is not None:
             parts[taken, cell.problem] = traffic.calls[cell.problem], candidate.latency
         else:
             why = cell.refused.get(taken, "not measured") if taken else "abstains"
-            lacks[why] = lacks.get(why, 0.0) + (cell.weight / every if every else 1.0)
+            lacks[why] = lacks.get(why, 0.0) + shares[cell.problem] / every
     if lacks or not parts:
         return Total(name, None, lacks)
-    shares = _shares(parts)
     mean = math.log(math.fsum(calls * math.exp(latency.mean) for calls, latency in parts.values()))
-    return Total(name, _spread(mean, shares), lacks, parts)
+    return Total(name, _spread(mean, _shares(parts)), parts=parts)
 
 
 def _shares(parts: _Parts) -> dict[tuple[str, Problem], tuple[float, Estimate]]:

@@ -60,7 +60,7 @@ def show(console: Console, one: Served, decisions: list[Decision]) -> None:
     table = Table("", "time", "95 %", "× today" if base else "", "", title=title, title_justify="left", box=None)
     for total in totals:
         name = f"today, {total.name}" if total is base else total.name
-        note = "unattainable: chosen after the fact" if total.name == "best of each" else _lacks(total)
+        note = "unattainable: chosen after the fact" if total.name == "best of each" else _note(total)
         if total.time is None:
             table.add_row(name, "", "", "", note)
             continue
@@ -91,6 +91,8 @@ def verdict(one: Served, totals: list[Total]) -> str:
     ratio = policy.over(base)
     assert ratio is not None
     found = ratio.interval()
+    if policy.abstained > 1 - 1e-9:
+        return "abstain: no regime has evidence enough; each one's line above says what would settle it"
     if _takes_one(policy, base.name):
         return f"keep {base.name}: the policy takes it throughout"
     if not found.is_known or found.low <= 1 <= found.high:
@@ -121,6 +123,7 @@ def as_json(one: Served, decisions: list[Decision]) -> dict[str, Any]:
                 "time_ns": _ends(total.time),
                 "over_today": _ends(total.over(base)) if base else None,
                 "lacks": total.lacks,
+                "abstained": total.abstained,
             }
             for total in totals
         ],
@@ -148,6 +151,12 @@ def _times(base: Total | None, total: Total) -> str:
 
 def _interval(found: Any) -> str:
     return f"{found.median:.3f}, {found.low:.3f} to {found.high:.3f}" if found.is_known else f"{found.median:.3f} ±?"
+
+
+def _note(total: Total) -> str:
+    if total.abstained and total.time is not None:
+        return f"abstains on {total.abstained:.0%} of the time, where today's backend is taken on"
+    return _lacks(total)
 
 
 def _lacks(total: Total) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Families and lengths that a table shows; the picture and --json have all.
 _MOST_ROWS = 12
+# Requests of a CSV file that are replayed; more would tell the same.
+_MOST_REQUESTS = 10_000
 _SIGNS = "▁▂▃▄▅▆▇█"
 
 
@@ -32,11 +34,16 @@ class Asked(NamedTuple):
 
 
 def workload(
-    file: Annotated[Path, typer.Argument(help="What record_workload wrote, or a workload file (TOML).")],
+    file: Annotated[Path, typer.Argument(help="What record_workload wrote, a workload (TOML), or requests (CSV).")],
     most: Annotated[int, typer.Option(help="Most problems that stand for all.", min=1)] = 12,
     requests: Annotated[
         int | None, typer.Option(help="Requests that were served while it was recorded, where it doesn't say.", min=1)
     ] = None,
+    model: Annotated[
+        str, typer.Option(help="The model that serves a CSV file's requests, as --model of run names it.")
+    ] = "",
+    max_batch: Annotated[int, typer.Option(help="Most sequences that it runs at a time.", min=1)] = 32,
+    chunk: Annotated[int, typer.Option(help="Most tokens that it reads in a step.", min=1)] = 512,
     out: Annotated[Path | None, typer.Option(help="Write those problems here, for run and choose --workload.")] = None,
     chart: Annotated[Path | None, typer.Option(help="Draw it here: .png, .svg or .pdf.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One object in place of the tables.")] = False,
@@ -49,7 +56,9 @@ def workload(
     from rls_bench.problems import workload as workloads
     from rls_bench.traffic import grouping
 
-    asked = read(file, requests=requests)
+    asked = _replayed(file, model, max_batch, chunk) if file.suffix == ".csv" else read(file, requests=requests)
+    if model and file.suffix != ".csv":
+        raise typer.BadParameter(f"--model: wanted beside a CSV file of requests; got {file}")
     groups = grouping.representatives(asked.calls, most)
     if out:
         workloads.write(out, represented(groups, asked.unit, f"{len(groups)} problems that stand for {file.name}"))
@@ -100,6 +109,29 @@ def read(path: Path, device: str = "cpu", requests: int | None = None) -> Asked:
     scale = 1000 / (served or total)
     unit: Unit = "requests" if served else "calls"
     return Asked({problem: number * scale for problem, number in recorded.calls.items()}, unit, notes)
+
+
+def _replayed(path: Path, name: str, max_batch: int, chunk: int) -> Asked:
+    from rls_bench.errors import ProblemError
+    from rls_bench.machines import host
+    from rls_bench.problems import models
+    from rls_bench.traffic import replay
+
+    if not name:
+        raise typer.BadParameter(f"--model: wanted one of {', '.join(models.names())} or a config.json; got none")
+    requests = replay.read(path)
+    served = requests[:_MOST_REQUESTS]
+    try:
+        model = models.find(name)
+        calls, left_out = replay.calls(model, served, max_batch=max_batch, chunk=chunk, device=host.device())
+    except (ProblemError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if not calls:
+        raise typer.BadParameter(f"--model: nothing is left of it: {'; '.join(left_out)}")
+    of = f"the first {len(served):,} of {len(requests):,}" if len(served) < len(requests) else f"{len(served):,}"
+    note = f"{of} requests, replayed: at most {max_batch} sequences at a time, {chunk} tokens a step"
+    scale = 1000 / len(served)
+    return Asked({problem: number * scale for problem, number in calls.items()}, "requests", [note, *left_out])
 
 
 def represented(groups: list[Group], unit: Unit, about: str) -> Workload:

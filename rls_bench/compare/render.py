@@ -18,13 +18,15 @@ MOST_ROWS = 200
 
 _STYLE = {"BROKEN": "bold red", "SLOWER": "red", "AMBIGUOUS": "yellow", "FASTER": "green", "SAME": "dim"}
 _COLUMNS = ("verdict", "problem", "backend", "latency", "base", "new", "new / base", "launches", "why")
+_CYCLES = "cycles, new / base"
 
 
 def text(comparison: Comparison) -> Group:
     """For a terminal: heading, the worst rows first, notes, and the verdict as the last line."""
-    table = Table(*_COLUMNS, box=None, header_style="bold", pad_edge=False)
+    with_cycles = _has_cycles(comparison)
+    table = Table(*_columns(with_cycles), box=None, header_style="bold", pad_edge=False)
     for row in comparison.rows[:MOST_ROWS]:
-        verdict, *words = _words(row)
+        verdict, *words = _words(row, with_cycles)
         table.add_row(escape.text(verdict, _STYLE.get(verdict, "")), *(escape.text(word) for word in words))
     heading = [escape.text(line) for line in _heading(comparison)]
     heading += [escape.text(line, "yellow") for line in comparison.cautions]
@@ -57,8 +59,11 @@ def markdown(comparison: Comparison) -> str:
     """A heading, the verdict, a table and the notes."""
     lines = ["## rls-bench compare", "", f"**{escape.markdown(summary(comparison))}**", ""]
     lines += [f"- {escape.markdown(line)}" for line in [*_heading(comparison), *comparison.cautions]]
-    lines += ["", _line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
-    lines += [_line([escape.markdown(word) for word in _words(row)]) for row in comparison.rows[:MOST_ROWS]]
+    with_cycles = _has_cycles(comparison)
+    columns = _columns(with_cycles)
+    lines += ["", _line(columns), _line(["---"] * len(columns))]
+    shown = comparison.rows[:MOST_ROWS]
+    lines += [_line([escape.markdown(word) for word in _words(row, with_cycles)]) for row in shown]
     lines += [""] + [f"- {escape.markdown(note)}" for note in [*_rest(comparison), *comparison.notes]]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -87,6 +92,8 @@ def _heading(comparison: Comparison) -> list[str]:
     lines = []
     if comparison.across_machines:
         lines.append("Across different machines: ratios tell the machines apart, not the commits.")
+        if not _has_cycles(comparison):
+            lines.append("Clock cycles are not known: rls-bench run --probe nvml measures the clock on a GPU.")
     for name, side in (("base", comparison.base), ("new", comparison.new)):
         machines = "; ".join(machine.title for machine in side.machines.values())
         lines.append(f"{name}: {side.path}, commit {side.commit}, {machines}")
@@ -98,7 +105,16 @@ def _rest(comparison: Comparison) -> list[str]:
     return [f"and {hidden:,} more rows: --format json has them all"] if hidden > 0 else []
 
 
-def _words(row: Row) -> Sequence[str]:
+def _has_cycles(comparison: Comparison) -> bool:
+    return any(row.cycles_ratio is not None for row in comparison.rows)
+
+
+def _columns(with_cycles: bool) -> Sequence[str]:
+    return (*_COLUMNS[:-2], _CYCLES, *_COLUMNS[-2:]) if with_cycles else _COLUMNS
+
+
+def _words(row: Row, with_cycles: bool) -> Sequence[str]:
+    cycles = ["" if row.cycles_ratio is None else f"{row.cycles_ratio:.3f}"] * with_cycles
     return (
         row.verdict,
         row.problem,
@@ -107,6 +123,7 @@ def _words(row: Row) -> Sequence[str]:
         _milliseconds(row.base_ns),
         _milliseconds(row.new_ns),
         _ratio(row),
+        *cycles,
         f"{row.base_launches}, {row.new_launches}" if row.ratio is not None else "",
         row.reason,
     )

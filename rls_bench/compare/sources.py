@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -35,10 +37,14 @@ class Key(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What one side knows of a cell; ``title`` names the problem."""
+    """What one side knows of a cell; ``title`` names the problem.
+
+    ``clock_mhz`` is what the SMs ran at while the cell was sampled by the probe nvml; read across machines alone.
+    """
 
     title: str
     standing: Standing
+    clock_mhz: float | None = None
 
     @property
     def timed(self) -> dict[Question, Evidence]:
@@ -91,11 +97,21 @@ class _Line(msgspec.Struct, gc=False):
     noise_floor: Share | None = None
     noise_floors: dict[Question, Share] = {}
     warnings: list[str] = []
+    probes: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Clock(msgspec.Struct, frozen=True, gc=False):
+    sm_clock_mhz: float | str | None = None
+
+
+class _Probes(msgspec.Struct, gc=False):
+    nvml: _Clock = _Clock()
 
 
 _LINE = msgspec.json.Decoder(_Line)
 _PROBLEM = msgspec.json.Decoder(Problem)
 _MACHINE = msgspec.json.Decoder(Machine)
+_PROBES = msgspec.json.Decoder(_Probes)
 
 
 def load(path: Path, *, across_machines: bool = False) -> Source:
@@ -117,7 +133,8 @@ def load(path: Path, *, across_machines: bool = False) -> Source:
     if not side.entries:
         bad = f"; {skipped} lines could not be read, first {first_reason}" if skipped else ""
         raise RecordError(f"results file {path}: wanted at least one record; got none{bad}")
-    cells = {key: Cell(side.titles[key], standing(entries)) for key, entries in side.entries.items()}
+    stands = {key: standing(entries) for key, entries in side.entries.items()}
+    cells = {key: Cell(side.titles[key], found, side.clock(key, found.commit)) for key, found in stands.items()}
     commits = dict.fromkeys(cell.standing.commit for cell in cells.values() if cell.standing.commit)
     older = dict.fromkeys(commit for cell in cells.values() for commit in cell.standing.older if commit)
     older |= dict.fromkeys(commit for commit in lines.replaced(path) if commit)
@@ -148,6 +165,8 @@ class _Side:
         self.floors: dict[str, dict[Question, float]] = {}
         self.contents: dict[Identity, int] = {}
         self.warnings: dict[str, None] = {}
+        # By cell and commit, MHz.
+        self.clocks: dict[tuple[Key, str], list[float]] = {}
 
     def add(self, line: _Line, content: int) -> None:
         if line.schema != SCHEMA:
@@ -167,7 +186,17 @@ class _Side:
         for question, floor in floors_of(line).items():
             floors[question] = max(floors.get(question, 0.0), floor)
         self.titles[key] = title
-        self.entries.setdefault(key, []).append(entry_of(line, floors))
+        entry = entry_of(line, floors)
+        self.entries.setdefault(key, []).append(entry)
+        if self.across_machines:
+            clock = _PROBES.decode(line.probes).nvml.sm_clock_mhz
+            if isinstance(clock, float) and 0 < clock < math.inf:
+                self.clocks.setdefault((key, entry.commit), []).append(clock)
+
+    def clock(self, key: Key, commit: str) -> float | None:
+        """The clock that a cell's records of ``commit`` were sampled at, in MHz."""
+        found = self.clocks.get((key, commit))
+        return statistics.median(found) if found else None
 
     def _work(self, raw: bytes) -> tuple[str, str]:
         if raw not in self.works:

@@ -55,6 +55,8 @@ class Row(NamedTuple):
     base_launches: int = 0
     new_launches: int = 0
     noise_floor: float = 0.0
+    # The ratio of clock cycles, across machines whose clocks were measured.
+    cycles_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class _Pair(NamedTuple):
     question: Question
     base: Evidence
     new: Evidence
+    # New over base, where both are known.
+    clock_ratio: float | None = None
 
     @property
     def group(self) -> tuple[str, Question]:
@@ -209,7 +213,8 @@ def match(key: Key, before: Cell | None, after: Cell | None) -> tuple[list[Row],
     if before is None or after is None:
         return rows, []
     shared = [question for question in old if question in fresh]
-    return rows, [_Pair(key, title, question, old[question], fresh[question]) for question in shared]
+    clocks = after.clock_mhz / before.clock_mhz if before.clock_mhz and after.clock_mhz else None
+    return rows, [_Pair(key, title, question, old[question], fresh[question], clocks) for question in shared]
 
 
 def _state(cell: Cell | None) -> str:
@@ -279,6 +284,7 @@ def _judge(
                 base_launches=pair.base.launches,
                 new_launches=pair.new.launches,
                 noise_floor=pair.noise_floor,
+                cycles_ratio=None if pair.clock_ratio is None else math.exp(finding.centre) * pair.clock_ratio,
             )
         )
     return rows

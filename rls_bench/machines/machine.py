@@ -8,6 +8,21 @@ from typing import Annotated
 
 from msgspec import Meta
 
+# NVIDIA's names of its architectures, by compute capability (CUDA C++ Programming Guide, appendix of capabilities).
+_GENERATIONS = {
+    "sm_70": "Volta",
+    "sm_75": "Turing",
+    "sm_80": "Ampere",
+    "sm_86": "Ampere",
+    "sm_87": "Ampere",
+    "sm_89": "Ada",
+    "sm_90": "Hopper",
+    "sm_100": "Blackwell",
+    "sm_103": "Blackwell",
+    "sm_120": "Blackwell",
+    "sm_121": "Blackwell",
+}
+
 # Enforced where a machine is read from a file.
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 
@@ -46,6 +61,13 @@ class Machine:
         """Twelve hexadecimal digits that name the hardware: CPU, its threads, and the GPU model."""
         hardware = (self.cpu_model, self.cpu_isa, self.cpu_count, self.threads, self.gpu_name, self.gpu_count)
         return hashlib.sha256(repr(hardware).encode()).hexdigest()[:12]
+
+    @property
+    def generation(self) -> str:
+        """``Hopper``; an architecture without a name here by its number, and ``CPU`` where there is no GPU."""
+        if self.gpu_name is None:
+            return "CPU"
+        return _GENERATIONS.get(self.gpu_arch or "", self.gpu_arch or "unknown")
 
     @property
     def title(self) -> str:

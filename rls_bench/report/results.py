@@ -137,6 +137,7 @@ def _of_record(entry: Record, machine: str) -> dict[str, Any]:
     agreement = entry.agreement
     return {
         "machine": machine,
+        "generation": entry.machine.generation,
         "backend": entry.backend,
         "label": entry.label,
         "status": entry.status,
@@ -189,7 +190,7 @@ def _number(value: float | str | None) -> float | None:
 
 
 _WORDS = ["machine", "backend", "label", "status", "reason", "problem", "family", "question", "suite", "run", "created"]
-_WORDS += ["commit", "stopped", "work", "regime", "dtype", "device", "is_causal"]
+_WORDS += ["generation", "commit", "stopped", "work", "regime", "dtype", "device", "is_causal"]
 _NUMBERS = [
     "batch",
     "query_heads",

@@ -220,14 +220,16 @@ def _across_machines(timed: pd.DataFrame) -> list[Section]:
     if best.empty:
         return []
     best["seconds"] = best["latency_ns"] * 1e-9
+    best = best.sort_values(["generation", "machine"], kind="stable")
     columns = [
         Column("problem", "problem"),
+        Column("generation", "generation"),
         Column("machine", "machine"),
         Column("backend", "fastest", swatch=True),
         *_TIMES,
     ]
-    behind = table(best.sort_values(["problem", "latency_ns"]), columns, "Across machines")
-    words = "The fastest backend of each machine on the problems that several of them ran."
+    behind = table(best.sort_values(["problem", "generation", "latency_ns"]), columns, "Across machines")
+    words = "The fastest backend of each machine on the problems that several of them ran, by generation."
     return [Section("across", "Across machines", words, lambda: figures.across_machines(best), [behind])]
 
 
@@ -238,6 +240,7 @@ def _machines(results: Results) -> Table:
         floor = own["noise_floor"].dropna().iloc[-1] if own["noise_floor"].notna().any() else None
         rows.append(
             {
+                "generation": machine.generation,
                 "machine": name,
                 "gpu": " ".join(filter(None, (machine.gpu_name, machine.gpu_arch))) or "",
                 "cpu": f"{machine.cpu_model}, {machine.threads} of {machine.cpu_count} threads",
@@ -255,7 +258,21 @@ def _machines(results: Results) -> Table:
                 else own.groupby(["run", "label", "work"]).ngroups,
             }
         )
-    headings = ("machine", "gpu", "cpu", "memory", "driver", "cuda", "cudnn", "torch", "triton", "commit", "runs")
+    rows.sort(key=lambda row: str(row["generation"]))
+    headings = (
+        "generation",
+        "machine",
+        "gpu",
+        "cpu",
+        "memory",
+        "driver",
+        "cuda",
+        "cudnn",
+        "torch",
+        "triton",
+        "commit",
+        "runs",
+    )
     columns = [Column(name, name) for name in headings] + [Column("noise", "noise floor"), Column("records", "records")]
     return table(pd.DataFrame(rows), columns, "Machines")
 

@@ -144,12 +144,14 @@ def test_the_command_tells_what_is_saved_and_marks_the_policy(tmp_path: Path) ->
 
 
 def test_the_command_abstains_where_intervals_overlap(tmp_path: Path) -> None:
-    costs = {work: {"cpu": 1e5, "sdpa-cpu": 1.02e5} for work in CALLS}
-    result = call(tmp_path, records(costs=costs, between=0.05), "--today", "sdpa-cpu", "--json")
+    costs = {work: {"cpu": 1e5, "sdpa-cpu": 1.002e5} for work in CALLS}
+    result = call(tmp_path, records(costs=costs, between=0.01), "--today", "cpu", "--json")
     (machine,) = json.loads(result.output)["machines"]
+    # A tie goes to the simpler backend.
+    assert {found["backend"] for found in machine["decisions"]} == {"sdpa-cpu"}
     told = machine["workload"]["verdict"]
-    assert told.startswith(("abstain: the policy cannot be told from today's sdpa-cpu", "keep sdpa-cpu"))
-    assert machine["workload"]["totals"][0]["name"] == "sdpa-cpu"
+    assert told.startswith("abstain: the policy cannot be told from today's cpu")
+    assert machine["workload"]["totals"][0]["name"] == "cpu"
 
 
 def test_wrong_calls(tmp_path: Path) -> None:
@@ -164,3 +166,10 @@ def test_a_fingerprint_knows_problems_and_weights_alone() -> None:
     assert shuffled.fingerprint == WORKLOAD.fingerprint
     heavier = Workload((Weighted(DECODE, 2.0), *WORKLOAD.problems[1:]))
     assert heavier.fingerprint != WORKLOAD.fingerprint
+
+
+def test_a_policy_that_chooses_nothing_is_no_reason_to_keep_anything(tmp_path: Path) -> None:
+    thin = [record(name, work, [[cost]]) for work, by_name in COSTS.items() for name, cost in by_name.items()]
+    result = call(tmp_path, thin, "--today", "sdpa-cpu")
+    assert "abstain: no regime has evidence enough" in result.output
+    assert "abstains on 100% of the time" in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -67,3 +68,14 @@ def test_across_machines_is_in_the_heading(tmp_path: Path) -> None:
     path = write(tmp_path / "base.jsonl", run(1))
     side = load(path, across_machines=True)
     assert "Across different machines" in render.markdown(compare(side, side, across_machines=True))
+
+
+def test_cycles_have_a_column_where_they_are_known(tmp_path: Path) -> None:
+    path = write(tmp_path / "base.jsonl", run(1))
+    side = load(path, across_machines=True)
+    plain = compare(side, side, across_machines=True)
+    assert "Clock cycles are not known" in render.markdown(plain)
+    assert "cycles, new / base" not in render.markdown(plain)
+    known = replace(plain, rows=[row._replace(cycles_ratio=0.6667) for row in plain.rows])
+    assert "cycles, new / base" in render.markdown(known)
+    assert "| 0.667 |" in render.markdown(known)

@@ -10,6 +10,7 @@ from drawn_records import CPU, GPU, problem, record, run, write
 
 from rls_bench.compare import Comparison, compare, load
 from rls_bench.errors import RecordError
+from rls_bench.machines.machine import Machine
 from rls_bench.records.record import Record
 
 
@@ -182,6 +183,23 @@ def test_other_machines_need_the_flag_and_the_same_device_name_does_not_matter(t
     assert verdict_of(comparison, "flex") == "FASTER"
     with pytest.raises(RecordError, match="wants one machine a side"):
         judge(tmp_path, here + there, there, across_machines=True)
+
+
+def test_across_machines_cycles_stand_beside_time_where_clocks_were_measured(tmp_path: Path) -> None:
+    def at(clock: float | None, machine: Machine, *times: float) -> list[Record]:
+        probes: dict[str, dict[str, float | str | None]] = {"nvml": {"sm_clock_mhz": clock}} if clock else {}
+        return [record("flex", problem(device="cuda"), [[time] for time in times], machine=machine, probes=probes)]
+
+    other = replace(GPU, gpu_name="NVIDIA B200", gpu_arch="sm_100")
+    slow, quick = at(1500.0, GPU, 2e6, 2.02e6, 1.98e6), at(2000.0, other, 1e6, 1.01e6, 0.99e6)
+    (row,) = judge(tmp_path, slow, quick, across_machines=True).rows
+    assert row.ratio == pytest.approx(0.5, rel=1e-3)
+    # Half the time at four thirds of the clock.
+    assert row.cycles_ratio == pytest.approx(2 / 3, rel=1e-3)
+    (unknown,) = judge(tmp_path, slow, at(None, other, 1e6, 1.01e6, 0.99e6), across_machines=True).rows
+    assert unknown.cycles_ratio is None
+    (same,) = judge(tmp_path, slow, slow).rows
+    assert same.cycles_ratio is None
 
 
 def test_other_versions_and_drift_are_noted(tmp_path: Path) -> None:

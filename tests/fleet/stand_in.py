@@ -1,6 +1,7 @@
 """What a node runs in place of the runner where a test is not about measuring: records drawn for the plan it is given.
 
-Variables of the node say how: STAND_IN_SECONDS to take, STAND_IN_SCALE of its latencies, STAND_IN_CRASH to crash.
+Variables of the node say how: STAND_IN_SECONDS to take, STAND_IN_SCALE of its latencies, STAND_IN_HOLD, a file that it
+waits for to go.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from rls_bench.runner import Plan
 def main() -> None:
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
     time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0.2")))
-    if os.environ.get("STAND_IN_CRASH"):
-        os.abort()
+    while os.path.exists(os.environ.get("STAND_IN_HOLD", "")):
+        time.sleep(0.05)
     (work,) = plan.problems
     scale = float(os.environ.get("STAND_IN_SCALE", "1"))
     rng = np.random.default_rng([zlib.crc32(work.key.encode()), os.getpid()])

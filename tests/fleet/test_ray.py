@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -55,6 +54,7 @@ class Nodes:
         kinds = {"a": ("h100", "b200"), "b": ("h100", "b200", "l4"), "slow": ("h100",), "old": ("h100", "l4")}
         path = os.pathsep.join([str(self._older)] * (name == "old") + [str(TESTS)])
         variables = {"PYTHONPATH": path, "STAND_IN_SCALE": "1.2" if name == "slow" else "1"}
+        variables["STAND_IN_HOLD"] = str(self.hold(name))
         self._nodes[name] = self._cluster.add_node(
             num_cpus=1,
             resources={f"gpu:{kind}": 1 for kind in kinds[name]},
@@ -62,6 +62,10 @@ class Nodes:
             env_vars=variables,
             object_store_memory=STORE_BYTES,
         )
+
+    def hold(self, name: str) -> Path:
+        """While this file is there, the node's tasks don't end."""
+        return self._older / f"hold-{name}"
 
     def kill(self, name: str) -> None:
         """As a power cut would."""
@@ -113,15 +117,31 @@ def test_a_worker_that_crashes_each_time_is_named(
     assert {line.machine for line in began} == {"a", "b"}
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_node_that_is_killed_loses_nothing(nodes: Nodes, tmp_path: Path, seed: int) -> None:
-    moment = threading.Timer(random.Random(seed).uniform(8.0, 14.0), nodes.kill, ["a"])
-    moment.start()
-    found = on_ray.run(nodes.address, tmp_path, ("b200",))
-    moment.join()
-    nodes.start("a")
+def test_a_node_that_is_killed_in_a_task_loses_nothing(nodes: Nodes, tmp_path: Path) -> None:
+    def kill() -> None:
+        notes = tmp_path / "ledger.jsonl"
+        deadline = time.monotonic() + 200
+        while b'"machine":"a"' not in (notes.read_bytes() if notes.exists() else b"") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        nodes.kill("a")
+
+    nodes.hold("a").touch()
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        found = on_ray.run(nodes.address, tmp_path, ("b200",))
+    finally:
+        killer.join()
+        nodes.hold("a").unlink()
+        nodes.start("a")
     assert found["missing"] == {}
     assert len(cells(tmp_path, "b200")) == len({*cells(tmp_path, "b200")}) == CELLS
+    lines = ledger.read(tmp_path / "ledger.jsonl")
+    (lost,) = [line for line in lines if isinstance(line, ledger.Ended) and line.how == "lost"]
+    (began,) = [line for line in lines if isinstance(line, ledger.Began) and line.attempt == lost.attempt]
+    assert (began.machine, len(began.node), began.pid > 0) == ("a", 56, True)
+    again = [line for line in lines if isinstance(line, ledger.Began) and line.problem == began.problem]
+    assert [line.machine for line in again] == ["a", "b"]
 
 
 def test_a_driver_that_is_killed_goes_on(nodes: Nodes, tmp_path: Path) -> None:

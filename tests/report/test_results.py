@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from drawn_records import CPU, problem, record, write
+from drawn_records import CPU, GPU, problem, record, write
 from report.results import run
 
 from rls_bench.errors import RecordError
 from rls_bench.report import read
+from rls_bench.report.sections import sections
 
 
 def test_rows_have_intervals_and_the_ratio_to_plain_attention(tmp_path: Path) -> None:
@@ -44,3 +45,21 @@ def test_bad_lines_are_kept_with_their_reason_and_no_record_is_an_error(tmp_path
     path.write_text("garbage\n")
     with pytest.raises(RecordError, match="wanted at least one record; got none"):
         read([path])
+
+
+def test_machines_stand_by_generation(tmp_path: Path) -> None:
+    machines = [
+        replace(GPU, gpu_name="NVIDIA H200"),
+        replace(GPU, gpu_name="NVIDIA A100", gpu_arch="sm_80"),
+        GPU,
+        CPU,
+        replace(GPU, gpu_name="NVIDIA X1", gpu_arch="sm_999"),
+    ]
+    records = [record("cpu", problem(), [[1e6]] * 3, machine=machine) for machine in machines]
+    results = read([write(tmp_path / "r.jsonl", records)])
+    parts = {part.name: part for part in sections(results)}
+    wanted = ["Ampere", "CPU", "Hopper", "Hopper", "sm_999"]
+    for name in ("machines", "across"):
+        (table,) = parts[name].tables
+        place = table.headings.index("generation")
+        assert [row[place] for row in table.rows] == wanted

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import rls_bench
 from rls_bench import record_workload
@@ -25,6 +26,13 @@ from rls_bench.traffic import counting, recording, trace
 from rls_bench.traffic.counting import Counts
 
 DECODE = "B1 H4/2 Lq1 Lk8 D16 fp32"
+
+
+class Watching(TorchDispatchMode):
+    """Sees what is called, and lets it be."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):  # type: ignore[no-untyped-def]
+        return function(*arguments, **(options or {}))
 
 
 def tensors(length: int = 8) -> dict[str, torch.Tensor]:
@@ -62,7 +70,7 @@ def test_the_operator_and_plans_are_counted_by_what_they_are_asked(path: Path) -
 def test_a_call_that_is_watched_counts_once(path: Path) -> None:
     plan = rls_bench.plan(**tensors(), enable_gqa=True, backend="eager")
     given = tensors()
-    with record_workload(path), torch.profiler.profile():
+    with record_workload(path), Watching():
         rls_bench.steered_attention(**tensors(), enable_gqa=True, backend="eager")
         plan(given["query"], given["key"], given["value"])
     assert titles(path) == {DECODE: 2}
@@ -114,16 +122,27 @@ def test_contexts_may_be_nested(path: Path, tmp_path: Path) -> None:
     assert titles(tmp_path / "inner.jsonl") == {DECODE: 1}
 
 
-def test_a_problem_without_end_takes_room_with_one() -> None:
+def test_a_problem_without_end_takes_room_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "MOST_EXACT", 256)
+    monkeypatch.setattr(counting, "MOST_PROBLEMS", 512)
     counts = Counts()
-    for length in range(1, 3 * counting.MOST_PROBLEMS):
+    for length in range(1, 2000):
         counts.add(parse(f"H4 Lq1 Lk{length} D64"))
     found, uncounted, _ = counts.read()
-    assert sum(found.values()) + uncounted == 3 * counting.MOST_PROBLEMS - 1
-    assert len(found) <= counting.MOST_PROBLEMS
-    # 4096 lengths exactly, and sixteen steps for each octave above.
+    assert sum(found.values()) == 1999
+    # 256 lengths exactly, and sixteen steps for each octave above.
     assert uncounted == 0
-    assert len(found) < counting.MOST_EXACT + 64
+    assert 256 < len(found) < 256 + 64
+
+
+def test_what_is_beyond_the_most_is_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "MOST_EXACT", 4)
+    monkeypatch.setattr(counting, "MOST_PROBLEMS", 8)
+    counts = Counts()
+    for batch in range(1, 21):
+        counts.add(parse(f"B{batch} H4 Lq1 Lk64 D64"))
+    found, uncounted, _ = counts.read()
+    assert (len(found), sum(found.values()), uncounted) == (8, 8, 12)
 
 
 def test_rounding_keeps_what_a_problem_is() -> None:
