@@ -156,6 +156,9 @@ def _from_form(found: Tensor, exact: Tensor, form: Tensor, wrong: Tensor) -> flo
     found, exact, wrong = (each[: len(form)] for each in (found, exact, wrong))
     # Of a query that sees no key in the wrong form, kernels make NaN or anything else.
     counted = ~(form == 0.0).all(-1)
+    # Where nothing wrong is left to compare, nothing is shown.
+    if not bool((counted & wrong).any(-1).all()):
+        return math.inf
     distance, where_wrong = _distance(found, form, counted), _distance(found, form, counted & wrong)
     fits = distance <= _ALIKE and where_wrong * _NEARER <= _distance(found, exact, counted & wrong)
     return distance if fits else math.inf
