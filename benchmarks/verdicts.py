@@ -201,7 +201,8 @@ def intervals(draws: int) -> Iterator[Row]:
             # Of a drift the run speaks of its own mean.
             wanted = 0.01 * launches / 2 if law == "drift" else truth
             missed = ratios = 0.0
-            rounds = max(draws // 10, 8)
+            # Where a launch moves all cells, those of a suite miss together, and tell as much as one.
+            rounds = max(draws * 3 if law == "common" else draws // 10, 8)
             for _ in range(rounds):
                 records = noise.suite(rng, law, launches)
                 latencies = Latencies(records)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rls_bench.agreement import mistakes
+from rls_bench.machines.threads import one_thread
 from rls_bench.problems.inputs import Inputs
 
 # What is held against each wrong form: so many heads, rows of each, and scores in all where keys are many.
@@ -67,22 +67,11 @@ def explain(inputs: Inputs, output: Tensor, rows: Tensor, exact: Tensor, allowed
         wrong = error >= error.amax()
     batch, head, row = (int(index) for index in wrong.nonzero()[0])
     size = float(error[batch, head, row])
-    with _one_thread():
+    with one_thread():
         causes = list(_left_out(inputs, found, exact, wrong, rows)) or _alike(
             inputs, found, exact, error, wrong, rows, allowed
         )
     return Wrong(batch, head, int(rows[row]), size if math.isfinite(size) else math.inf, tuple(causes))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Many small products: handing them to other threads takes longer than the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _row_errors(found: Tensor, exact: Tensor) -> Tensor:
@@ -167,6 +156,9 @@ def _from_form(found: Tensor, exact: Tensor, form: Tensor, wrong: Tensor) -> flo
     found, exact, wrong = (each[: len(form)] for each in (found, exact, wrong))
     # Of a query that sees no key in the wrong form, kernels make NaN or anything else.
     counted = ~(form == 0.0).all(-1)
+    # Where nothing wrong is left to compare, nothing is shown.
+    if not bool((counted & wrong).any(-1).all()):
+        return math.inf
     distance, where_wrong = _distance(found, form, counted), _distance(found, form, counted & wrong)
     fits = distance <= _ALIKE and where_wrong * _NEARER <= _distance(found, exact, counted & wrong)
     return distance if fits else math.inf

@@ -21,8 +21,12 @@ LOADED: dict[str, Backend] = {}
 
 
 @cache
-def _entries() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in (*_of_checkout(), *entry_points(group=GROUP))}
+def _entries() -> dict[str, list[EntryPoint]]:
+    """By name, one for each place that it stands for: two packages may have taken the same name."""
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for entry in (*_of_checkout(), *entry_points(group=GROUP)):
+        found.setdefault(entry.name, {}).setdefault(entry.value, entry)
+    return {name: list(places.values()) for name, places in found.items()}
 
 
 def _of_checkout() -> list[EntryPoint]:
@@ -85,7 +89,13 @@ def find(name: str) -> Any:
     name, _, tree = name.partition(sources.MARK)
     if tree:
         sources.enter(tree)
-    place = _entries()[name].value if name in _entries() else name
+    places = [entry.value for entry in _entries()[name]] if name in _entries() else [name]
+    if len(places) > 1:
+        raise BackendUnavailable(
+            f"backend {name!r}: two packages registered the name, as {' and as '.join(places)}; uninstall one, or "
+            "ask for either as MODULE:ATTRIBUTE"
+        )
+    (place,) = places
     if name not in _entries() and os.getcwd() not in sys.path:
         # A kernel under work lies in the working directory more often than in an installed package.
         sys.path.insert(0, os.getcwd())

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rls_bench.backends.anew import Anew
 from rls_bench.backends.derivatives import differentiable, refuse_tangents
-from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Support, no
+from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Launch, Result, Support, no
 from rls_bench.backends.ranges import can_be_read, refuse_beyond
 from rls_bench.errors import BackendUnavailable, BackendUnsupported
-from rls_bench.problems.binding import largest
+from rls_bench.problems.binding import KeptStrength, largest
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
@@ -42,7 +43,7 @@ def _interpreter_fails(triton: str, numpy: str) -> bool:
 
 
 class Triton(Backend):
-    """Once: compilation. In the call: the kernel, which reads b and λ as the caller gave them.
+    """Once: nothing; the first call of a layout compiles. In the call: the kernel, which reads b and λ as given.
 
     Block sizes are the table's, or what ``rls_kernels.triton.attention.tune`` has kept for such a call: it is never
     tuned unasked.
@@ -104,20 +105,60 @@ class Triton(Backend):
             output, stats = attention.steered_attention(*tensors, **options)
             return (output, differentiable(inputs, AttentionStats(*stats))) if problem.return_stats else output
 
-        if inputs.query.device.type == "cuda" and not torch.compiler.is_compiling():
-            call()
         return call
+
+    def launch(self, inputs: Inputs, check_values: bool = False) -> Launch:
+        """On a GPU without gradients: what is launched is decided once, and no operator of torch stands before it."""
+        tensors = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength)
+        if inputs.query.device.type != "cuda" or inputs.problem.requires_grad or any(map(_is_far, tensors)):
+            return super().launch(inputs, check_values)
+        return Direct(self, inputs, check_values)
+
+
+class Direct(Anew):
+    """Launches of one layout of operands, by the kernels' own memory of it."""
+
+    def __init__(self, backend: Backend, inputs: Inputs, check_values: bool) -> None:
+        """Of CPU tensors, which the interpreter takes, values beyond the kernels' range are not looked at."""
+        from rls_kernels.triton import attention
+
+        super().__init__(backend, inputs, check_values)
+        self._strength = KeptStrength(inputs.query.device)
+        operands = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength, inputs.key_lengths)
+        problem = self._problem
+        self._launch = attention.prepare(
+            *operands,
+            scale=inputs.scale,
+            eps=problem.eps,
+            is_causal=problem.is_causal,
+            return_stats=problem.return_stats,
+        )
+
+    def steer(
+        self, bias: Tensor, strength: float | Tensor, seen: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Bias, strength and lengths as the kernels read them; a number stays on the device while it is the same."""
+        return super().steer(bias, self._strength.lay_out(strength), seen)
+
+    def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor, Tensor, Tensor | None]) -> Result:
+        """The kernel's output, with its statistics where the problem asks for them."""
+        output, stats = self._launch(query, key, value, *steering)
+        return (output, AttentionStats(*stats)) if self._problem.return_stats else output
 
 
 def near(tensor: Tensor) -> Tensor:
     """``tensor``, or a copy where its rows lie so far apart that an offset inside of a block leaves 32 bits."""
+    return tensor.contiguous() if _is_far(tensor) else tensor
+
+
+def _is_far(tensor: Tensor) -> bool:
     if all(abs(stride) < _FAR for stride in tensor.stride()):
-        return tensor
+        return False
     reach = sum(
         abs(stride) * min(size, _LARGEST_BLOCK)
         for stride, size in zip(tensor.stride()[2:], tensor.shape[2:], strict=True)
     )
-    return tensor if reach < 2**31 else tensor.contiguous()
+    return reach >= 2**31
 
 
 def _in_range(inputs: Inputs) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ def size(value: str) -> int:
 
 
 def choose(
-    files: Annotated[list[Path], typer.Argument(help="Results files.")],
+    files: Annotated[list[Path], typer.Argument(help="Results files, stores or fleet folders.")],
     max_error: Annotated[float | None, typer.Option(help="Greatest relative error against float64.", min=0.0)] = None,
     max_memory: Annotated[str | None, typer.Option(help="Most memory at the peak: 2GiB.")] = None,
     objective: Annotated[Objective, typer.Option(help="What to have least of.")] = Objective.latency,

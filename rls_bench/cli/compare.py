@@ -35,8 +35,8 @@ def share(value: str) -> float:
 
 
 def compare(
-    base: Annotated[Path, typer.Argument(help="Results file to compare with.")],
-    new: Annotated[Path, typer.Argument(help="Results file to judge.")],
+    base: Annotated[Path, typer.Argument(help="Results file, store or fleet folder to compare with.")],
+    new: Annotated[Path, typer.Argument(help="Results file, store or fleet folder to judge.")],
     threshold: Annotated[str, typer.Option(help="Differences up to this share count as the same: 3% or 0.03.")] = "3%",
     output: Annotated[
         Format, typer.Option("--format", help="text, json, markdown, or github (annotations).")

@@ -22,7 +22,7 @@ class Format(str, Enum):
 
 
 def report(
-    files: Annotated[list[Path], typer.Argument(help="Results files.")],
+    files: Annotated[list[Path], typer.Argument(help="Results files, stores or fleet folders.")],
     page: Annotated[Path | None, typer.Option("--html", help="Write one page that needs no network here.")] = None,
     form: Annotated[Format | None, typer.Option("--format", help="png, csv, parquet or markdown, to --out.")] = None,
     out: Annotated[

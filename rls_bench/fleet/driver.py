@@ -58,7 +58,7 @@ class Order:
 
     ``plan`` says how hard each task tries; its problems and backends are replaced. Each cell is measured on
     ``per_kind`` machines of each of ``kinds``. A task is tried again ``retries`` times. ``wait_seconds`` is how long a
-    kind may have no device.
+    kind with cells to measure may have no device at work.
     """
 
     kinds: tuple[str, ...]
@@ -192,7 +192,9 @@ class _Driver:
                 if slot not in held and slot not in self._unfit:
                     self._devices[self._cluster.start(slot)] = Device(slot)
         for device in self._devices.values():
-            self._seen[device.slot.kind] = time.monotonic()
+            # One that has nothing to do may wait for others in vain.
+            if not device.is_idle:
+                self._seen[device.slot.kind] = time.monotonic()
 
     def _hand_out(self) -> None:
         for number, device in self._devices.items():
@@ -222,10 +224,14 @@ class _Driver:
         return best
 
     def _leaves_to_others(self, device: Device, problem: Problem) -> bool:
-        """Whether the device has failed where another one has not been tried."""
-        failed = self._failures.get((device.slot.kind, problem.key), [])
-        others = {other.name for other in self._of_kind(device.slot.kind)} - {device.name}
-        return device.name in failed and bool(others - {*failed})
+        """Whether the device has failed where another one that could has not been tried."""
+        kind = device.slot.kind
+        failed = self._failures.get((kind, problem.key), [])
+        if device.name not in failed:
+            return False
+        done = [self._machines(kind, problem, backend) for backend in self._order.backends]
+        others = {other.name for other in self._of_kind(kind)} - {*failed}
+        return any(folders.slug(other) not in machines for other in others for machines in done)
 
     def _wanted(self, kind: str) -> Iterator[tuple[Problem, list[str]]]:
         """The problems of ``kind`` that want another machine, with the backends that do."""

@@ -54,7 +54,8 @@ def _of_node(kind: str, node: Node) -> tuple[int, dict[str, float]]:
     own_gpu = {"GPU": 1.0} if gpus else {}
     for prefix, beside in (("gpu", own_gpu), ("cpu", {})):
         if count := int(node.resources.get(f"{prefix}:{kind}", 0)):
-            return count, {f"{prefix}:{kind}": 1.0, **beside}
+            # Devices that Ray does not count it cannot keep apart: each task would take the first.
+            return count if beside else 1, {f"{prefix}:{kind}": 1.0, **beside}
     whole = {"CPU": cores} if cores else {}
     if kind == CPU or node.labels.get("cpu", "").lower() == kind:
         return int(bool(cores)), whole

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rls_bench.attention import steered_attention
+from rls_bench.machines.threads import one_thread
 from rls_bench.steering.metrics import PUBLISHED_EPS
 from rls_bench.steering.saliency import Normalizer, normalize_saliency
 
@@ -153,7 +153,7 @@ def _seed(settings: Settings, seed: int, advanced: Callable[[int], None]) -> lis
     totals = torch.zeros(len(settings.strengths), 3, dtype=torch.float64)
     if settings.backend is None:
         for scores in _score_blocks(settings, generator):
-            with _one_thread():
+            with one_thread():
                 totals += _matrix_sums(scores, saliency, settings)
             advanced(scores.shape[0])
     else:
@@ -180,17 +180,6 @@ def _score_blocks(settings: Settings, generator: torch.Generator) -> Iterator[Te
         taken = left if (left - heads) * square < _RNG_BLOCK else heads
         yield torch.randn(taken, settings.length, settings.length, generator=generator).mul_(settings.logit_scale)
         left -= taken
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Blocks this small are done before threads have found each other, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _matrix_sums(scores: Tensor, saliency: Tensor, settings: Settings) -> Tensor:

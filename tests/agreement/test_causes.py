@@ -10,9 +10,11 @@ import torch
 
 from rls_bench.agreement import judgement
 from rls_bench.agreement.causes import explain
+from rls_bench.agreement.conformance import CASES, EMPTY_ROW
 from rls_bench.backends.function import Function
 from rls_bench.problems.draw import draw
 from rls_bench.problems.grammar import parse
+from rls_bench.problems.problem import Problem
 from rls_bench.referee import Referee
 from rls_bench.referee.checking import check
 
@@ -70,6 +72,28 @@ def test_what_fits_no_usual_cause_has_none() -> None:
         wrong = explain(inputs, output, known.rows, known.exact.output, 2 * known.floor)
         assert wrong.causes == ()
         assert "cause" not in str(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", [*CASES, EMPTY_ROW], ids=lambda problem: problem.name)
+def test_noise_is_told_in_every_case_and_has_no_cause(problem: Problem) -> None:
+    inputs = draw(problem)
+    with torch.no_grad():
+        known = judgement.truth(inputs)
+        noise = torch.randn(known.exact.output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        wrong = explain(inputs, noise, known.rows, known.exact.output, 2 * known.floor)
+    # One key alone has no weights to get wrong: what remains is the values, which noise isn't.
+    assert wrong.causes == () or problem.key_length < problem.query_length
+    assert "first wrong: batch " in str(wrong)
+
+
+def test_a_form_in_which_nothing_is_seen_proves_nothing() -> None:
+    """A query of one visible key, which is off: a mask that hides that key too leaves nothing to compare."""
+    inputs = draw(parse("H1 L2 D8 causal"))
+    known = judgement.truth(inputs)
+    output = known.exact.output.clone()
+    output[:, :, 0] += 1.0
+    assert explain(inputs, output, known.rows, known.exact.output, 2 * known.floor).causes == ()
 
 
 def test_the_first_wrong_row_and_its_size() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -36,13 +37,13 @@ def installed(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_list_run_and_choose_see_it(installed: dict[str, str], tmp_path: Path) -> None:
     def rls_bench(*words: str) -> str:
-        line = [sys.executable, "-c", "from rls_bench.cli.app import main; main()", *words]
+        line = [sys.executable, "-c", "from rls_bench.cli.main import main; raise SystemExit(main())", *words]
         done = subprocess.run(line, env=installed, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    listed = next(line for line in rls_bench("list").splitlines() if "tiled" in line)
-    assert "measured" in listed
+    listed = {entry["name"]: entry["status"] for entry in json.loads(rls_bench("list", "--json"))}
+    assert listed["tiled"] == "measured"
 
     backends = ("--backend", "tiled", "--backend", "eager")
     ran = rls_bench("run", *backends, "--suite", "smoke", "--inputs", "random", "--budget", "60", "--out", "out.jsonl")

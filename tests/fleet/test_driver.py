@@ -167,6 +167,26 @@ def test_a_worker_that_crashes_each_time_is_given_up_by_name(tmp_path: Path) -> 
     assert {line.machine for line in began} == {"a", "b"}
 
 
+def test_who_failed_tries_again_where_the_others_are_done(tmp_path: Path) -> None:
+    failures = {"a": 1}
+
+    def answer(slot: Slot, plan: Plan) -> driver.Answer:
+        if failures.get(slot.machine, 0) and plan.problems[0] == PROBLEMS[0]:
+            failures[slot.machine] -= 1
+            return Measured(9, 1, reason="ended with 1: once")
+        return measured(plan)
+
+    cluster = FakeCluster([node("a", h100=1), node("b", h100=1)], answer=answer)
+    outcome, _, _ = run(tmp_path, cluster, order("h100", per_kind=2))
+    assert outcome.missing == {}
+    assert len(cells(tmp_path)) == 2 * CELLS
+
+
+def test_a_second_machine_that_never_comes_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    outcome, _, _ = run(tmp_path, FakeCluster([node("a", h100=1)]), order("h100", per_kind=2, wait_seconds=0.01))
+    assert outcome.missing == {"h100": CELLS}
+
+
 def test_a_machine_that_fails_at_everything_is_asked_no_more(tmp_path: Path) -> None:
     cluster = FakeCluster([node("a", h100=1)], answer=lambda slot, plan: Measured(9, 1, reason="ended with 1: boom"))
     outcome, _, _ = run(tmp_path, cluster, order("h100", retries=5))

@@ -16,7 +16,7 @@ def node(resources: dict[str, float], labels: dict[str, str] | None = None, devi
 @pytest.mark.parametrize(
     ("kind", "resources", "labels", "devices", "count", "demand"),
     [
-        ("h100", {"gpu:h100": 2, "CPU": 8}, {}, (), 2, {"gpu:h100": 1}),
+        ("h100", {"gpu:h100": 2, "CPU": 8}, {}, (), 1, {"gpu:h100": 1}),
         ("h100", {"gpu:h100": 2, "GPU": 2}, {}, (), 2, {"gpu:h100": 1, "GPU": 1}),
         ("h100", {"GPU": 8}, {"gpu": "H100"}, (), 8, {"GPU": 1}),
         ("h100", {"GPU": 8, "accelerator_type:H100": 1}, {}, (), 8, {"GPU": 1}),

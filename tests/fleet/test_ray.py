@@ -61,7 +61,10 @@ class Nodes:
             labels={"machine": name},
             env_vars=variables,
             object_store_memory=STORE_BYTES,
+            wait=False,
         )
+        # However busy the machine is.
+        self._cluster.wait_for_nodes(timeout=180)
 
     def hold(self, name: str) -> Path:
         """While this file is there, the node's tasks don't end."""
@@ -148,7 +151,7 @@ def test_a_driver_that_is_killed_goes_on(nodes: Nodes, tmp_path: Path) -> None:
     command = [sys.executable, str(TESTS / "fleet" / "on_ray.py"), nodes.address, str(tmp_path), "b200", "1"]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len(cells(tmp_path, "b200")) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
