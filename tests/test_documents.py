@@ -110,5 +110,8 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytes
                 done = shell(block.text, environment | {"BUDGET": "240"})
             # A verdict is no failure of the command: slower and ambiguous have exit codes of their own.
             good = (0, 1, 3) if re.search(r"^rls-bench (ab|compare) ", block.text, re.MULTILINE) else (0,)
+            if "the coordinator's differ" in done.stdout and "other processes used" in done.stdout:
+                # A machine so busy that a worker gets no time: run calls the cell failed, and ends with 1.
+                good = (0, 1)
             assert done.returncode in good, f"{place}: ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
             assert "Traceback" not in done.stderr
