@@ -4,13 +4,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: setup bench test test-slow test-quiet lint package inspect accept-inspection sanitize sanitize-cpu sanitize-threads sanitize-triton clean
-.PHONY: asv asv-machine asv-smoke asv-publish inspect-regression gpu-agreement gpu-run gpu-profile gpu-compare
+.PHONY: asv asv-machine asv-smoke asv-publish inspect-regression docs-figures gpu-agreement gpu-run gpu-profile gpu-compare
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing into $(VENV): 3 GB with torch's CPU build; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu takes that one"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@du -sh $(VENV)
 	touch $@
 
 bench: setup
@@ -51,6 +53,10 @@ package: setup
 INSPECTION := results/inspection.json
 inspect: setup
 	$(BIN)/rls-bench inspect --baseline $(INSPECTION)
+
+# Tables and figures of the documents, from the files under results/ that they quote.
+docs-figures: setup
+	$(BIN)/python -m benchmarks.docs_figures
 
 accept-inspection: setup
 	$(BIN)/rls-bench inspect --json $(INSPECTION)

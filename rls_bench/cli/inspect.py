@@ -48,15 +48,19 @@ def inspect(
     """
     from rls_bench.cli.console import Console
     from rls_bench.inspector import baseline as baselines
-    from rls_bench.inspector import cases, tables
+    from rls_bench.inspector import cases, l2_sweep, tables
     from rls_bench.inspector.occupancy import LIMITS
 
     outputs.check_file(json, "--json")
     outputs.check_file(chart, "--chart")
     before = baselines.read(baseline) if baseline else None
-    wanted = cases.select(cases.shipped([name for name in arch or LIMITS if name in LIMITS]), only or [])
+    shipped = cases.shipped([name for name in arch or LIMITS if name in LIMITS])
+    wanted = cases.select(shipped, only or [])
     if only and not wanted:
         raise InspectionError(f"--only: no case of {', '.join(arch or LIMITS)} has all of: {', '.join(only)}")
+    with_l2 = l2 or chart is not None
+    # The replay needs one kernel's tiles, whatever else was asked for.
+    wanted += [case for case in shipped if with_l2 and case.variant == l2_sweep.VARIANT and case not in wanted]
     listing, skipped = _inspected(wanted, jobs, fresh)
     skipped |= {name: f"unknown; known are {', '.join(LIMITS)}" for name in arch or [] if name not in LIMITS}
     console = Console()
@@ -68,7 +72,7 @@ def inspect(
         console.print(tables.mix(listing))
     if sass:
         _print_loops([case for case in wanted if case.arch not in skipped])
-    listing = _with_models(listing, console, l2 or chart is not None)
+    listing = _with_models(listing, console, with_l2)
     if chart and listing.model_l2:
         from rls_bench.inspector.chart import draw
 
@@ -131,7 +135,7 @@ def _with_models(listing: Listing, console: Console, with_l2: bool) -> Listing:
     if swept:
         console.print(tables.replays(swept))
     elif with_l2:
-        typer.echo("l2: the causal bf16 prefill kernel is not among the cases, so there is nothing to replay")
+        typer.echo(f"l2: nothing to replay, for {l2_sweep.VARIANT.title} compiled for none of these architectures")
     return replace(listing, model_floors=[one for predictions in predicted for one in predictions], model_l2=swept)
 
 

@@ -55,6 +55,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of inputs and of the order of turns.")] = None,
     race: Annotated[bool, typer.Option(help="Stop early what is far behind the best.")] = True,
     probe: Annotated[list[str] | None, typer.Option(help="A probe by name; repeat for several.")] = None,
+    detail: Annotated[bool, typer.Option("--detail", help="A table for each problem, however many they are.")] = False,
     resume: Annotated[
         Path | None, typer.Option(help="Finish the run that was killed beside this results file.")
     ] = None,
@@ -96,7 +97,11 @@ def run(
         raise typer.Exit(INTERRUPTED) from None
     groups = tables.by_problem(summary.records)
     latencies = Latencies(summary.records)
-    for group in groups:
+    in_detail = detail or len(groups) <= tables.FEW
+    if not in_detail:
+        console.print(tables.summary(groups, summary.noise_floor, latencies))
+        console.print(f"each backend: --detail, or rls-bench show {path}", soft_wrap=True)
+    for group in groups if in_detail else ():
         tables.show(console, group, summary.noise_floor, latencies)
     if summary.left_out:
         console.print(f"--budget {plan.budget_seconds:g} left out {summary.left_out}", style="yellow", soft_wrap=True)
@@ -105,7 +110,7 @@ def run(
     console.print(f"time: {summary.effort.title}", soft_wrap=True)
     if summary.records:
         console.print(f"records: {path}", soft_wrap=True)
-    for group in groups:
+    for group in groups if in_detail else ():
         console.print(tables.verdict(group, summary.noise_floor, latencies), soft_wrap=True)
     if summary.interrupted:
         rest = f"; rls-bench run --resume {path} goes on with {summary.unmeasured} more" if summary.unmeasured else ""

@@ -81,7 +81,7 @@ def sweep(
     if overhead_rounds:
         try:
             cost = overhead.measure(backend or "sdpa-cpu", heads, length, rounds=overhead_rounds)
-            console.print(f"steering adds {cost.added_ms:.2f} ms to {cost.unsteered_ms:.2f} ms ({cost.shape})")
+            console.print(f"unsteered {cost.unsteered_ms:.2f} ms ({cost.shape}); {cost.words}", soft_wrap=True)
         except (BackendUnavailable, BackendUnsupported) as error:
             no_cost = f"{error}."
             console.print(f"overhead not measured: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rls_bench.records.statistics import Interval
 
 FLOOR = "unsteered"
+# Problems that have a table each; of more there is one line each, and the tables on demand.
+FEW = 6
 # Each of these says that a backend is broken, not that this machine or problem is beyond it.
 BROKEN = ("wrong", "wrong backend", "failed", "crashed", "timeout", "out_of_memory")
 _STYLES = {"ok": "green", "unavailable": "dim", "unsupported": "dim", "throttled": "yellow"}
@@ -90,16 +93,26 @@ def _table(records: Sequence[Record], noise_floor: float | None, latencies: Late
     return result
 
 
-def verdict(records: Sequence[Record], noise_floor: float | None = None, latencies: Latencies | None = None) -> str:
-    """One line: the fastest correct backend of one problem, and what it cannot be told from.
+@dataclass(frozen=True)
+class Judged:
+    """The fastest correct backend of one problem, what it cannot be told from, and its cost over plain attention."""
+
+    backend: str
+    milliseconds: float
+    tied: list[str]
+    over_floor: float | None
+
+
+def judged(
+    records: Sequence[Record], noise_floor: float | None = None, latencies: Latencies | None = None
+) -> Judged | None:
+    """Of one problem; None where no correct backend was timed.
 
     What cannot be told: where the 95 % interval of the ratio holds 1, or the ratio is within the noise floor. A backend
     that was raced out is slower for certain, and its few samples make it no winner.
     """
-    problem = records[0].problem
     questions = questions_of(records)
     latencies = latencies or _latencies(records)
-    where = f"{problem.name}, {problem.title}" if problem.name else problem.title
     timed = sorted(
         (
             (latency, record)
@@ -110,7 +123,7 @@ def verdict(records: Sequence[Record], noise_floor: float | None = None, latenci
         key=lambda found: (found[1].stopped == "raced", found[0].mean),
     )
     if not timed:
-        return f"{where}: no correct backend was timed"
+        return None
     best, fastest = timed[0]
     margin = 1 + (noise_floor or 0.0)
     tied = [
@@ -119,10 +132,40 @@ def verdict(records: Sequence[Record], noise_floor: float | None = None, latenci
         if record.stopped != "raced" and ((over := latency.over(best).interval()).low <= 1 or over.median <= margin)
     ]
     floor = next((latencies.estimate(r, questions[0]) for r in records if r.backend == r.label == FLOOR), None)
-    cost = f", {math.exp(best.mean - floor.mean):.2f} × unsteered" if floor else ""
-    same = f" (not to be told from {', '.join(tied)})" if tied else ""
-    shown = _three_digits(math.exp(best.mean) / 1e6)
-    return f"{where}: fastest correct backend is {fastest.backend}, {shown} ms{cost}{same}"
+    over_floor = math.exp(best.mean - floor.mean) if floor else None
+    return Judged(fastest.backend, math.exp(best.mean) / 1e6, tied, over_floor)
+
+
+def verdict(records: Sequence[Record], noise_floor: float | None = None, latencies: Latencies | None = None) -> str:
+    """One line: the fastest correct backend of one problem, and what it cannot be told from."""
+    problem = records[0].problem
+    where = f"{problem.name}, {problem.title}" if problem.name else problem.title
+    found = judged(records, noise_floor, latencies)
+    if found is None:
+        return f"{where}: no correct backend was timed"
+    cost = "" if found.over_floor is None else f", {found.over_floor:.2f} × unsteered"
+    same = f" (not to be told from {', '.join(found.tied)})" if found.tied else ""
+    return f"{where}: fastest correct backend is {found.backend}, {_three_digits(found.milliseconds)} ms{cost}{same}"
+
+
+def summary(groups: Sequence[Sequence[Record]], noise_floor: float | None, latencies: Latencies) -> Table:
+    """One line a problem, where a table for each would be too many to read."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    columns = ("problem", "fastest correct", "ms", "× unsteered", "not to be told from")
+    result = Table(*columns, box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+    result.padding = (0, 1, 0, 0)
+    for records in groups:
+        problem = records[0].problem
+        where = f"{problem.name}: {problem.title}" if problem.name else problem.title
+        found = judged(records, noise_floor, latencies)
+        if found is None:
+            result.add_row(where, "none was timed", "", "", "")
+            continue
+        cost = "" if found.over_floor is None else f"{found.over_floor:.2f}"
+        result.add_row(where, found.backend, _three_digits(found.milliseconds), cost, ", ".join(found.tied))
+    return result
 
 
 def _competes(record: Record) -> bool:

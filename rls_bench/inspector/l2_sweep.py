@@ -22,6 +22,8 @@ PROBLEM = Problem(
     dtype="bfloat16",
     is_causal=True,
 )
+# The kernel whose tiles are replayed.
+VARIANT = Variant("prefill", PROBLEM.head_dim, "bf16", is_causal=True)
 TITLE = PROBLEM.title.replace(f"L{PROBLEM.key_length} ", "")
 LENGTHS = tuple(1024 << power for power in range(8))
 
@@ -41,11 +43,7 @@ def sweep(inspections: Sequence[Inspection]) -> list[Swept]:
 
     Tiles and blocks an SM are those of the steered kernel, as inspected.
     """
-    kernels = {
-        one.arch: one
-        for one in inspections
-        if one.variant == Variant("prefill", PROBLEM.head_dim, "bf16", is_causal=True) and one.fits
-    }
+    kernels = {one.arch: one for one in inspections if one.variant == VARIANT and one.fits}
     found = []
     for gpu in gpus().values():
         kernel = kernels.get(gpu.arch)

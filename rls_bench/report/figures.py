@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
 from rls_bench.report.bars import bars, has_one_length
@@ -24,6 +26,10 @@ from rls_bench.report.palette import INK, Look
 MOST_PANELS = 9
 # More points than this in one panel become pixels: a page of vectors would grow without bound.
 MOST_VECTORS = 400
+# Characters of a panel's title in a line, by panels in a row; a longer one would leave the picture at its right.
+_TITLE_WIDTHS = {1: 84, 2: 46, 3: 30}
+_TITLE_LINES = 3
+_LEAST_SPAN = 2.0
 # A line with more points shows a marker for every few of them.
 MOST_MARKERS = 12
 
@@ -73,7 +79,7 @@ def latency(frame: pd.DataFrame, look: Look) -> Figure:
         _amounts(axes, "s")
         _lengths(axes)
 
-    return _panels(frame, "panel", draw, look, barred=True)
+    return _panels(frame, "panel", draw, look, _interval(frame), barred=True)
 
 
 def steering_cost(frame: pd.DataFrame, look: Look) -> Figure:
@@ -91,7 +97,7 @@ def steering_cost(frame: pd.DataFrame, look: Look) -> Figure:
         _multiples(axes, "y", panel["unsteered_ratio"])
         _lengths(axes)
 
-    return _panels(frame, "panel", draw, look, barred=True)
+    return _panels(frame, "panel", draw, look, [*_interval(frame), _line("--", "plain attention")], barred=True)
 
 
 def error(frame: pd.DataFrame, look: Look) -> Figure:
@@ -105,10 +111,15 @@ def error(frame: pd.DataFrame, look: Look) -> Figure:
         if floors["strength"].abs().max() > 10:
             axes.set_xscale("symlog", linthresh=1.0)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        else:
+            # From λ = 0, for one λ alone has no scale of its own.
+            low, high = min(0.0, floors["strength"].min()), max(1.0, floors["strength"].max())
+            axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         axes.set(yscale="log", xlabel="strength λ", ylabel="relative error")
         _ticks(axes.yaxis, FuncFormatter(lambda value, _: f"{value:.2g}"))
+        _widen(axes, "y")
 
-    return _panels(frame, "dtype", draw, look)
+    return _panels(frame, "dtype", draw, look, [_line("--", "plain eager attention")])
 
 
 def speed_against_error(frame: pd.DataFrame, look: Look) -> Figure:
@@ -138,7 +149,7 @@ def roofline(frame: pd.DataFrame, look: Look) -> Figure:
         _logarithmic(axes, "x")
         _logarithmic(axes, "y")
 
-    return _panels(frame, "panel", draw, look)
+    return _panels(frame, "panel", draw, look, [_line("-", "ceilings, as measured")])
 
 
 def hit_rate(frame: pd.DataFrame, look: Look) -> Figure:
@@ -149,7 +160,8 @@ def hit_rate(frame: pd.DataFrame, look: Look) -> Figure:
         axes.set(xlabel="key length (tokens)", ylabel="hit rate (%)", ylim=(-2, 102))
         _lengths(axes)
 
-    return _panels(frame, "machine", draw, look)
+    model = Line2D([], [], color=INK, marker="o", markerfacecolor="none", linestyle="none", markersize=5)
+    return _panels(frame, "machine", draw, look, [(model, "a model's")] if (frame["source"] == "model").any() else [])
 
 
 def energy(frame: pd.DataFrame, look: Look) -> Figure:
@@ -185,6 +197,8 @@ def across_machines(frame: pd.DataFrame) -> Figure:
 
 
 Draw = Callable[[Axes, pd.DataFrame], None]
+# Something in the plot, and the words that say what it means.
+Sign = tuple[Artist, str]
 
 
 def panels(frame: pd.DataFrame, by: str) -> list[str]:
@@ -195,8 +209,13 @@ def panels(frame: pd.DataFrame, by: str) -> list[str]:
     return [value for value in weight.index if value in chosen]
 
 
-def _panels(frame: pd.DataFrame, by: str, draw: Draw, look: Look, *, barred: bool = False) -> Figure:
-    """Small multiples, at most three a row, over one legend of backends; bars (where one length is) name themselves."""
+def _panels(
+    frame: pd.DataFrame, by: str, draw: Draw, look: Look, signs: Sequence[Sign] = (), *, barred: bool = False
+) -> Figure:
+    """Small multiples, at most three a row, over one legend of backends; bars (where one length is) name themselves.
+
+    ``signs`` are what else is drawn, and what it means.
+    """
     values = panels(frame, by)
     columns = {1: 1, 2: 2, 4: 2}.get(len(values), 3)
     rows = -(-len(values) // columns)
@@ -206,14 +225,14 @@ def _panels(frame: pd.DataFrame, by: str, draw: Draw, look: Look, *, barred: boo
         axes.set_visible(False)
     for axes, value in zip(grid.flat, values, strict=False):
         draw(axes, frame[frame[by] == value])
-        axes.set_title(_wrap(value, 46 if columns > 1 else 80))
+        axes.set_title(_wrap(value, _TITLE_WIDTHS[columns]), fontsize=9 if columns < 3 else 8)
     unnamed = [value for value in values if not (barred and has_one_length(frame[frame[by] == value]))]
-    _legend(figure, look, set(frame.loc[frame[by].isin(unnamed), "backend"]))
+    _legend(figure, look, set(frame.loc[frame[by].isin(unnamed), "backend"]), signs)
     return figure
 
 
 def _wrap(title: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(title, width)[:2])
+    return "\n".join(textwrap.wrap(title, width, max_lines=_TITLE_LINES, placeholder=" …"))
 
 
 def _lines(
@@ -258,15 +277,29 @@ def _scatter(axes: Axes, look: Look, panel: pd.DataFrame, x: str, y: str, *, hol
             )
 
 
-def _legend(figure: Figure, look: Look, backends: set[str]) -> None:
+def _legend(figure: Figure, look: Look, backends: set[str], signs: Sequence[Sign]) -> None:
     order = [name for name in look.colours if name in backends]
-    if not order:
+    if not order and not signs:
         return
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=look.colours[name], marker=look.markers[name], markersize=5, linewidth=1.3)
         for name in order
     ]
-    figure.legend(handles, order, loc="outside lower center", ncols=min(6, len(order)), frameon=False)
+    handles += [sign for sign, _ in signs]
+    names = order + [words for _, words in signs]
+    figure.legend(handles, names, loc="outside lower center", ncols=min(6, len(names)), frameon=False)
+
+
+def _interval(frame: pd.DataFrame) -> list[Sign]:
+    """What intervals look like where panels are lines, where they are bars, or both."""
+    shown = frame[frame["panel"].isin(panels(frame, "panel"))]
+    barred = {has_one_length(panel) for _, panel in shown.groupby("panel")}
+    whisker, band = Line2D([], [], color=INK, marker="|", markersize=7), Patch(color=INK, alpha=0.3, linewidth=0)
+    return [(sign, "95 % interval") for sign, is_bar in ((band, False), (whisker, True)) if is_bar in barred]
+
+
+def _line(style: Literal["-", "--"], words: str) -> Sign:
+    return Line2D([], [], color=INK, linewidth=0.8, linestyle=style), words
 
 
 def _lengths(axes: Axes) -> None:
@@ -280,17 +313,29 @@ def _lengths(axes: Axes) -> None:
 def _amounts(axes: Axes, unit: str) -> None:
     axes.set_yscale("log")
     _ticks(axes.yaxis, EngFormatter(unit))
+    _widen(axes, "y")
 
 
 def _multiples(axes: Axes, direction: str, values: pd.Series) -> None:
     """Logarithmic, unless all lies so near together that a logarithmic axis would be left without ticks."""
     if values.max() > 4 * values.min():
         _logarithmic(axes, direction)
+    else:
+        _widen(axes, direction)
 
 
 def _logarithmic(axes: Axes, direction: str) -> None:
     axes.set(**{f"{direction}scale": "log"})
     _ticks(getattr(axes, f"{direction}axis"), FuncFormatter(lambda value, _: f"{value:g}"))
+    _widen(axes, direction)
+
+
+def _widen(axes: Axes, direction: str) -> None:
+    """Have the axis span a factor of two at least, lest a difference of nothing looks like one."""
+    low, high = getattr(axes, f"get_{direction}lim")()
+    if 0 < low < high < _LEAST_SPAN * low:
+        middle = (low * high) ** 0.5
+        getattr(axes, f"set_{direction}lim")(middle / _LEAST_SPAN**0.5, middle * _LEAST_SPAN**0.5)
 
 
 def _ticks(axis: Axis, formatter: Formatter) -> None:

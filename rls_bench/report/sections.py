@@ -161,15 +161,15 @@ def _roofline(results: Results, timed: pd.DataFrame) -> Section:
     if timed.empty:
         return Section("roofline", title, "No latency was measured.")
     words = "Achieved rate against the arithmetic intensity of the least traffic possible."
-    if timed["ceiling_tflop_per_s"].notna().any():
+    under = timed[timed["panel"].isin(timed.loc[timed["ceiling_tflop_per_s"].notna(), "panel"])]
+    if not under.empty:
         words += " The line is what a copy and a matrix product reached on the same machine."
     else:
-        words += " No ceiling was measured: run with --probe roofline for one."
+        words = "No ceiling was measured, and without one there is no roof: run with --probe roofline."
     columns = [Column("machine", "machine"), *_CELL, Column("intensity_flop_per_byte", "FLOP/byte")]
     columns += [Column("tflop_per_s", "TFLOP/s"), Column("peak_percent", "% of the ceiling")]
-    return Section(
-        "roofline", title, words, lambda: figures.roofline(timed, results.look), [table(timed, columns, "Roofline")]
-    )
+    draw = None if under.empty else lambda: figures.roofline(under, results.look)
+    return Section("roofline", title, words, draw, [table(timed, columns, "Roofline")])
 
 
 def _hit_rate(results: Results) -> Section:

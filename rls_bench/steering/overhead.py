@@ -30,6 +30,15 @@ class Overhead:
     added_low_ms: float
     added_high_ms: float
 
+    @property
+    def words(self) -> str:
+        """What steering adds; where the interval holds 0, that it can't be told."""
+        ends = f"95 % interval {self.added_low_ms:.2f} to {self.added_high_ms:.2f} ms"
+        if self.added_low_ms <= 0 <= self.added_high_ms:
+            return f"what steering adds can't be told from nothing ({ends}, which holds 0)"
+        verb = "adds" if self.added_ms > 0 else "takes off"
+        return f"steering {verb} {abs(self.added_ms):.2f} ms ({ends})"
+
 
 def measure(backend_name: str, heads: int, length: int, *, head_dim: int = 64, rounds: int = 21) -> Overhead:
     """Time ``backend_name`` against ``unsteered`` on random float32 CPU tensors [1, heads, length, head_dim].

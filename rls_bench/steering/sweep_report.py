@@ -54,8 +54,7 @@ KL {{ "yes" if sweep.monotone("kl") else "**no**" }}.
 {% if overhead -%}
 Steered (`{{ overhead.backend }}`) {{ "%.2f" | format(overhead.steered_ms) }} ms, \
 unsteered {{ "%.2f" | format(overhead.unsteered_ms) }} ms: \
-steering adds {{ "%.2f" | format(overhead.added_ms) }} ms \
-(95 % interval {{ "%.2f" | format(overhead.added_low_ms) }} to {{ "%.2f" | format(overhead.added_high_ms) }} ms), \
+{{ overhead.words }}, \
 medians of {{ overhead.rounds }} rounds taken in turns on {{ overhead.shape }}. \
 Measured on the machine above; the publication assumed 0.85 ms.
 {%- else -%}

@@ -14,8 +14,8 @@ from rls_bench.report.palette import look
 COSTS = {"unsteered": 1e6, "sdpa-cpu": 3e6, "cpu": 2e6}
 
 
-def drawn(tmp_path: Path, lengths: tuple[int, ...]) -> tuple[list[str], list[float], int, bool]:
-    """Of the latency plot: the bars' names from the top, their ends in seconds, lines, and whether it has a legend."""
+def drawn(tmp_path: Path, lengths: tuple[int, ...]) -> tuple[list[str], list[float], int, list[str]]:
+    """Of the latency plot: the bars' names from the top, their ends in seconds, lines, and the words of its legend."""
     rng = np.random.default_rng(1)
     records = [record(name, problem(length), launches(rng, ns)) for length in lengths for name, ns in COSTS.items()]
     frame = read([write(tmp_path / "r.jsonl", records)]).latest
@@ -27,19 +27,40 @@ def drawn(tmp_path: Path, lengths: tuple[int, ...]) -> tuple[list[str], list[flo
     names = [label.get_text() for label in axes.get_yticklabels()][::-1] if bars else []
     # The caps of intervals are lines without a line style.
     lines = [line for line in axes.lines if line.get_linestyle() != "None"]
-    return names, [bar.get_width() for bar in bars], len(lines), bool(figure.legends)
+    return (
+        names,
+        [bar.get_width() for bar in bars],
+        len(lines),
+        [text.get_text() for text in figure.legends[0].get_texts()],
+    )
 
 
 def test_one_key_length_is_drawn_as_bars_the_fastest_on_top(tmp_path: Path) -> None:
-    names, seconds, lines, has_legend = drawn(tmp_path, (1024,))
+    names, seconds, lines, legend = drawn(tmp_path, (1024,))
     assert names == ["unsteered", "cpu", "sdpa-cpu"]
     assert seconds == pytest.approx([1e-3, 2e-3, 3e-3], rel=0.1)
     assert lines == 0
-    assert not has_legend
+    assert legend == ["95 % interval"]
 
 
 def test_several_key_lengths_are_drawn_as_lines(tmp_path: Path) -> None:
-    names, _, lines, has_legend = drawn(tmp_path, (256, 1024))
+    names, _, lines, legend = drawn(tmp_path, (256, 1024))
     assert names == []
     assert lines == len(COSTS)
-    assert has_legend
+    assert legend == ["cpu", "sdpa-cpu", "unsteered", "95 % interval"]
+
+
+def test_an_axis_spans_a_factor_of_two_at_least_and_shows_a_single_strength_from_0(tmp_path: Path) -> None:
+    frame = read([write(tmp_path / "r.jsonl", [record("cpu", problem(1024), launches(np.random.default_rng(1), 1e6))])])
+    with figures.style():
+        (axes,) = figures.error(frame.latest, look(COSTS)).axes
+    low, high = axes.get_ylim()
+    assert high >= 1.999 * low
+    assert axes.get_xlim()[0] <= 0.0
+
+
+def test_a_title_that_is_too_long_for_its_panel_is_broken_and_then_cut_with_a_sign() -> None:
+    lines = figures._wrap("a regime of many words " * 10, 30).split("\n")
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 30
+    assert lines[-1].endswith("…")

@@ -34,7 +34,6 @@ def test_one_png_for_each_plot(results: Results, tmp_path: Path) -> None:
         "steering-cost.png",
         "error.png",
         "pareto.png",
-        "roofline.png",
     ]
     with Image.open(written[0]) as image:
         assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)

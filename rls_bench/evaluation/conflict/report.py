@@ -85,23 +85,28 @@ def _bars(test: pd.DataFrame, base: Interval, perplexities: dict[float, float], 
 def _figure(test: pd.DataFrame, perplexities: dict[float, float], picked: float) -> Figure:
     import seaborn as sns
 
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
     accuracy, price = figure.subplots(1, 2)
     strengths = sorted(test.strength.unique())
-    points = [
-        {"λ": strength, "right, %": _at(test, "highlighted", layers, strength).mean, "steered": layers}
-        for layers in test.layers.unique()
-        for strength in strengths
-    ]
-    sns.lineplot(pd.DataFrame(points), x="λ", y="right, %", hue="steered", marker="o", ax=accuracy)
-    for span, marker in (("wrong", "v"), ("neutral", "s")):
-        accuracy.plot(
-            picked, _at(test, span, "all layers", picked).mean, marker, color="grey", label=f"{span} sentence"
+    for layers, colour in zip(test.layers.unique(), sns.color_palette(), strict=False):
+        found = [_at(test, "highlighted", layers, strength) for strength in strengths]
+        accuracy.plot(strengths, [each.mean for each in found], marker="o", color=colour, label=layers)
+        accuracy.fill_between(
+            strengths, [each.low for each in found], [each.high for each in found], color=colour, alpha=0.15
         )
-    accuracy.set(title="Believes the highlighted speaker", xlabel="λ (dotted: picked)", ylim=(0, 102))
-    accuracy.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    for span, marker in (("wrong", "v"), ("neutral", "s")):
+        found_at = _at(test, span, "all layers", picked)
+        ends = [[found_at.mean - found_at.low], [found_at.high - found_at.mean]]
+        accuracy.errorbar(
+            [picked], [found_at.mean], yerr=ends, fmt=marker, color="grey", capsize=3, label=f"{span} sentence"
+        )
+    accuracy.set(title="Believes the highlighted speaker", ylabel="right, %", ylim=(0, 102))
+    accuracy.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     sns.lineplot(x=list(perplexities), y=list(perplexities.values()), marker="o", ax=price)
-    price.set(title="Price on plain text, all layers", xlabel="λ (dotted: picked)", ylabel="perplexity")
+    price.set(title="Price on plain text, all layers", ylabel="perplexity", ylim=(0, None))
     for axes in (accuracy, price):
         axes.axvline(picked, color="grey", linewidth=0.8, linestyle=":")
+        axes.set_xlabel("λ (dotted: picked)")
+    items = test["items"].iloc[0]
+    figure.suptitle(f"Bands and bars: 95 % intervals over {items} conversations (Wilson)", fontsize=10)
     return figure

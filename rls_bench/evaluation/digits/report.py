@@ -76,17 +76,28 @@ def _bars(rows: pd.DataFrame) -> list[Bar]:
 def _figure(rows: pd.DataFrame, best: float) -> Figure:
     import seaborn as sns
 
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
     curve, bars, gates = figure.subplots(1, 3)
     strengths = rows[rows.experiment == "strength"]
-    sns.lineplot(strengths, x="strength", y="accuracy", hue="set", errorbar=("ci", 95), marker="o", ax=curve)
+    sns.lineplot(strengths, x="strength", y="accuracy", hue="set", errorbar=_ends, marker="o", ax=curve)
     curve.axvline(best, color="grey", linewidth=0.8, linestyle=":")
     curve.set(title="Accuracy against λ", xlabel="λ (dotted: picked)", ylabel="accuracy, %", ylim=(0, 102))
     hard = rows[(rows.set == "hard") & rows.experiment.isin(["heads", "control"]) & (rows.setting != "real")]
-    sns.barplot(hard, x="gain", y="setting", hue="experiment", dodge=False, errorbar="sd", ax=bars)
+    sns.barplot(hard, x="gain", y="setting", hue="experiment", dodge=False, errorbar=_ends, ax=bars)
     bars.axvline(0, color="black", linewidth=0.8)
     bars.set(title=f"Hard set, λ = {best:g}", xlabel="points over λ = 0", ylabel="")
     steered = rows[rows.experiment == "gate"]
-    sns.barplot(steered, x="set", y="steered_share", hue="setting", errorbar="sd", ax=gates)
-    gates.set(title="Steered by each gate", xlabel="", ylabel="questions steered, %")
+    sns.barplot(steered, x="set", y="steered_share", hue="setting", errorbar=_ends, ax=gates)
+    gates.set(title="Steered by each gate", xlabel="", ylabel="questions steered, %", ylim=(0, 102))
+    for axes in (curve, bars, gates):
+        # Under the axes, where it hides nothing.
+        sns.move_legend(axes, "upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, title=None, frameon=False)
+    trainings = rows.seed.nunique()
+    figure.suptitle(f"Bands and bars: 95 % intervals of the mean of {trainings} trainings (Student's t)", fontsize=10)
     return figure
+
+
+def _ends(seeds: pd.Series) -> tuple[float, float]:
+    """Of the interval that the tables print, too."""
+    interval = over_seeds(list(seeds))
+    return interval.low, interval.high

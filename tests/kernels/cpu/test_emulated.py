@@ -11,7 +11,7 @@ TESTS = ("test_sizes.py", "test_hidden.py", "test_agreement.py", "test_gradients
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_instruction_set_agrees_emulated() -> None:
     environment = {**os.environ, "RLS_CPU_BUILD": "emulated", "OMP_NUM_THREADS": "1"}
     environment.pop("RLS_CPU_ISA", None)

@@ -44,7 +44,7 @@ def described(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> list[bool]
     return found
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("index", range(len(PROBLEMS)))
 def test_agrees(index: int, dtype: torch.dtype, described: list[bool]) -> None:
     verdict = agreement.check(BACKEND, draw(dtype=dtype, seed=index, **PROBLEMS[index]))
