@@ -28,7 +28,7 @@ def test_a_run_measures_prints_and_records(tmp_path: Path) -> None:
         "run", "--suite", "smoke", "--launches", "1", "--budget", "60", "--out", "r.jsonl", *backends, folder=tmp_path
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "fastest correct backend is eager" in done.stdout.splitlines()[-1]
+    assert "fastest correct backend is eager" in done.stdout
     assert "noise floor" in done.stdout
     assert "time: " in done.stdout
     assert "starting processes" in done.stdout
@@ -37,7 +37,9 @@ def test_a_run_measures_prints_and_records(tmp_path: Path) -> None:
     by_status = {(entry.backend, entry.status) for entry in records}
     assert {("eager", "ok"), ("unsteered", "ok"), ("unsteered", "unsupported")} <= by_status
     eager = [entry for entry in records if entry.label == "eager"]
-    assert len(eager) == 6
+    # On a machine that is busy enough there is no time for all six, and that is said.
+    assert len(eager) == 6 or "left out" in done.stdout
+    assert eager
     assert all(entry.agreement and entry.agreement.passed and entry.samples_ns["warm"] for entry in eager)
 
     shown = rls_bench("show", "r.jsonl", folder=tmp_path)

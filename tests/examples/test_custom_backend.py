@@ -46,7 +46,7 @@ def test_list_run_and_choose_see_it(installed: dict[str, str], tmp_path: Path) -
     assert listed["tiled"] == "measured"
 
     backends = ("--backend", "tiled", "--backend", "eager")
-    ran = rls_bench("run", *backends, "--suite", "smoke", "--inputs", "random", "--budget", "60", "--out", "out.jsonl")
+    ran = rls_bench("run", *backends, "--suite", "smoke", "--inputs", "random", "--budget", "120", "--out", "out.jsonl")
     assert "tiled" in ran
     assert "has no row sum for eps" in ran
 
