@@ -71,6 +71,15 @@ def cpu_ns(pid: int) -> int:
     return total + reaped_ns(pid)
 
 
+def waited_ns(pid: int) -> int:
+    """How long the first thread of ``pid`` has waited for a core when it could run; 0 where nobody tells."""
+    try:
+        # See sched-stats in the kernel's documentation: time run, time waited, slices.
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 def reaped_ns(pid: int) -> int:
     """CPU time of the children that ``pid`` has waited for, in clock ticks' steps; 0 where there is no such process."""
     fields = _stat(pid)

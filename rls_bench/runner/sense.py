@@ -23,6 +23,8 @@ _SLACK_NS = 1_000_000
 # In the fullest of several turns calls take at least this share of the time; in an honest one nine tenths and more.
 LEAST_SHARE = 0.4
 ENOUGH_TURNS = 3
+# A turn with more waiting for a core tells nothing: on a busy machine all of it passes between calls.
+MOST_WAITED = 0.2
 # Ten times what any machine of its kind does: operations a second of a CPU core and of a GPU.
 _CORE_FLOPS = 2e13
 _GPU_FLOPS = 3e16
@@ -70,14 +72,14 @@ class Clocks:
         self._turns = 0
         self._fullest = 0.0
 
-    def complaint(self, request: messages.Sample, reply: messages.Sampled, wall_ns: int) -> str:
-        """What cannot be of a turn that took ``wall_ns``, or an empty string."""
+    def complaint(self, request: messages.Sample, reply: messages.Sampled, wall_ns: int, waited_ns: int = 0) -> str:
+        """What cannot be of a turn of ``wall_ns``, ``waited_ns`` of it for want of a core, or an empty string."""
         if reply.calls_ns > wall_ns * _CLOCKS_DIFFER + _SLACK_NS:
             return f"its clock and the coordinator's differ: calls of {_ms(reply.calls_ns)} in a turn of {_ms(wall_ns)}"
         fastest = min(reply.samples_ns)
         if fastest < self._least_ns:
             return f"a call of {fastest:.0f} ns: no machine does these products in less than {self._least_ns:.0f} ns"
-        if request.question == "warm":
+        if request.question == "warm" and waited_ns <= MOST_WAITED * wall_ns:
             self._turns += 1
             self._fullest = max(self._fullest, reply.calls_ns / wall_ns)
             if self._turns >= ENOUGH_TURNS and self._fullest < LEAST_SHARE:

@@ -8,7 +8,7 @@ import time
 
 from rls_bench.records.record import Question
 from rls_bench.referee.contents import Contents
-from rls_bench.runner import journal, messages
+from rls_bench.runner import journal, kin, messages
 from rls_bench.runner.board import backend_of
 from rls_bench.runner.cell import Cell, race
 from rls_bench.runner.course import Course
@@ -99,6 +99,7 @@ class Turns:
         count = max(1, min(_MOST_PER_TURN, round(_TURN_SECONDS / seconds)))
         contents = Contents(self._course.seed(launch, cell), self._draw.randrange(2))
         request = messages.Sample(question, count, _HURRIED_WARMUP_NS if late else _WARMUP_NS, contents)
+        waited_ns = -self._waited_ns(crew, cell)
         began_ns = time.monotonic_ns()
         try:
             reply = crew.ask(cell.label, request)
@@ -106,6 +107,7 @@ class Turns:
             self._course.lost([cell], lost, (time.monotonic_ns() - began_ns) / 1e9)
             return
         wall_ns = time.monotonic_ns() - began_ns
+        waited_ns += self._waited_ns(crew, cell)
         assert isinstance(reply, messages.Sampled)
         self._course.ledger.sampled(reply.calls_ns)
         if reply.status != "ok":
@@ -114,7 +116,7 @@ class Turns:
         if not reply.samples_ns:
             crew.unanswered.setdefault(cell.label, set()).add(question)
             return
-        if complaint := self._clocks_of(cell).complaint(request, reply, wall_ns):
+        if complaint := self._clocks_of(cell).complaint(request, reply, wall_ns, waited_ns):
             self._course.close(crew, cell, "failed", complaint)
             return
         named = self._draw.choice(reply.handed)
@@ -132,6 +134,10 @@ class Turns:
             journal.Took(cell.label, cell.index, launch, question, reply.samples_ns, reply.warmup_ns, note=reply.noise)
         )
         self._course.tell("sampled", question, cell)
+
+    def _waited_ns(self, crew: Crew, cell: Cell) -> int:
+        """How long the worker and this process have waited for a core so far."""
+        return kin.waited_ns(crew.pids().get(cell.label, 0)) + kin.waited_ns(os.getpid())
 
     def _clocks_of(self, cell: Cell) -> Clocks:
         if cell not in self._clocks:

@@ -137,6 +137,23 @@ def test_a_daemon_counts_to_the_tree_that_it_left_and_ends_with_it() -> None:
         parent.wait()
 
 
+def test_how_long_a_process_waited_for_a_core_is_told_where_it_shares_one() -> None:
+    core = {min(os.sched_getaffinity(0))}
+    rivals = [started(SPINS) for _ in range(2)]
+    try:
+        for rival in rivals:
+            os.sched_setaffinity(rival.pid, core)
+        deadline = time.monotonic() + 20
+        while kin.waited_ns(rivals[0].pid) < 20_000_000 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert kin.waited_ns(rivals[0].pid) >= 20_000_000
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
+    assert kin.waited_ns(rivals[0].pid) == 0
+
+
 def test_a_stopped_process_is_seen_as_such() -> None:
     process = started(SLEEPS)
     try:

@@ -115,6 +115,11 @@ def test_calls_must_fit_into_their_turn_and_fill_it() -> None:
     assert said[:2] == ["", ""]
     assert "filled 1% of the time" in said[2]
 
+    # A worker that had no core for most of its turns is not to blame; they count for nothing, not even as turns.
+    starved = sense.Clocks(PROBLEM, 2)
+    assert all(starved.complaint(SAMPLE, SAMPLED, 1_000_000_000, 300_000_000) == "" for _ in range(20))
+    assert "filled 1% of the time" in [starved.complaint(SAMPLE, SAMPLED, 1_000_000_000) for _ in range(3)][2]
+
     assert "calls of 10 ms in a turn of 5 ms" in sense.Clocks(PROBLEM, 2).complaint(SAMPLE, SAMPLED, 5_000_000)
 
 
