@@ -93,7 +93,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, EntryP
     monkeypatch.syspath_prepend(str(tmp_path))
     entries = {name: EntryPoint(name, f"plugin_{name}:BACKEND", registry.GROUP) for name in MODULES}
     entries["eager"] = EntryPoint("eager", "rls_bench.backends.eager:BACKEND", registry.GROUP)
-    monkeypatch.setattr(registry, "_entries", lambda: entries)
+    monkeypatch.setattr(registry, "_entries", lambda: {name: [entry] for name, entry in entries.items()})
     return entries
 
 
