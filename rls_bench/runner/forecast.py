@@ -60,6 +60,9 @@ class Forecast:
             if spent + each.before + each.least <= seconds:
                 kept.append(index)
                 spent += each.before + each.least
+        if not kept:
+            # One problem is tried in any case; the limit cuts it short where the forecast is right.
+            kept, spent = [0], seconds
         launches = 1
         again = self.start + sum(self.later[index].before + self.later[index].least for index in kept)
         while kept and launches < self.launches and spent + again <= seconds:

@@ -60,7 +60,12 @@ class Outlook:
         return self._forecast.title(min(seconds, self._plan.budget_seconds), self._plan.problems)
 
     def has_room(self, index: int, again: bool) -> bool:
-        """Whether a problem can be checked, and sampled a little, before the limit."""
+        """Whether a problem can be checked, and sampled a little, before the limit.
+
+        The first is always tried: a forecast may rest on a busier hour, and what it takes puts the others right.
+        """
+        if not self._done:
+            return True
         each = self._ahead(index, again)
         return each.before + each.least <= self._limit.left()
 
