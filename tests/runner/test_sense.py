@@ -115,6 +115,9 @@ def test_calls_must_fit_into_their_turn_and_fill_it() -> None:
     assert said[:2] == ["", ""]
     assert "filled 1% of the time" in said[2]
 
+    # Nor is a turn of short calls, most of which is asking and answering.
+    short = sense.Clocks(PROBLEM, 2)
+    assert all(short.complaint(SAMPLE, SAMPLED, 10_000_000 + sense.BESIDE_NS) == "" for _ in range(20))
     # A worker that had no core for most of its turns is not to blame; they count for nothing, not even as turns.
     starved = sense.Clocks(PROBLEM, 2)
     assert all(starved.complaint(SAMPLE, SAMPLED, 1_000_000_000, 300_000_000) == "" for _ in range(20))
