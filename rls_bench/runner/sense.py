@@ -23,8 +23,8 @@ _SLACK_NS = 1_000_000
 # In the fullest of several turns calls take at least this share of the time; in an honest one nine tenths and more.
 LEAST_SHARE = 0.4
 ENOUGH_TURNS = 3
-# What else a turn takes, whatever its calls do: to ask, to lay contents out, to hand results over. 5 ms were seen on two
-# cores, and more beside other work: a turn of a few short calls is hardly anything else.
+# What else a turn takes, whatever its calls do: to ask, to lay contents out, to hand results over. 5 ms were seen on
+# two cores, and more beside other work: a turn of a few short calls is hardly anything else.
 BESIDE_NS = 25_000_000
 # A turn with more waiting for a core tells nothing: on a busy machine all of it passes between calls.
 MOST_WAITED = 0.2
