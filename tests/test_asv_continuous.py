@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from paced import EAGER, pace
 
 ROOT = Path(__file__).parents[1]
-EAGER = "rls_bench/backends/eager.py"
 
 
 def git(clone: Path, *arguments: str) -> str:
@@ -40,7 +40,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def commit(clone: Path, message: str) -> str:
-    git(clone, "commit", "--quiet", "--allow-empty", "--message", message, "--", EAGER)
+    git(clone, "commit", "--quiet", "--allow-empty", "--message", message, "--", str(EAGER))
     return git(clone, "rev-parse", "HEAD")
 
 
@@ -59,22 +59,12 @@ def continuous(clone: Path, base: str, new: str) -> subprocess.CompletedProcess[
     )
 
 
-def paced(clone: Path, seconds: float) -> None:
-    """Hold each call of the eager backend for so long: a wait, unlike work, takes as long on a busy machine."""
-    source = (ROOT / EAGER).read_text()
-    marker = "    def prepare(self, inputs: Inputs) -> Call:\n"
-    assert marker in source
-    held = f"{marker}        return paced(self._prepare(inputs))\n\n    def _prepare(self, inputs: Inputs) -> Call:\n"
-    pace = f"\n\ndef paced(call: Call) -> Call:\n    return lambda: (__import__('time').sleep({seconds}), call())[1]\n"
-    (clone / EAGER).write_text(source.replace(marker, held) + pace)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_planted_slowdown_is_found(clone: Path) -> None:
-    paced(clone, 0.05)
+    pace(clone, 0.05)
     base = commit(clone, "base")
-    paced(clone, 0.25)
+    pace(clone, 0.25)
     done = continuous(clone, base, commit(clone, "planted"))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "SOME BENCHMARKS HAVE CHANGED SIGNIFICANTLY" in done.stdout
@@ -84,7 +74,7 @@ def test_a_planted_slowdown_is_found(clone: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_an_identical_pair_is_not(clone: Path) -> None:
-    paced(clone, 0.05)
+    pace(clone, 0.05)
     base = commit(clone, "base")
     done = continuous(clone, base, commit(clone, "the same again"))
     assert done.returncode == 0, done.stdout + done.stderr

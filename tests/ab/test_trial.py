@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from paced import EAGER, pace
 
 from rls_bench.ab import trial
 from rls_bench.ab.trees import Tree
@@ -14,41 +15,20 @@ from rls_bench.problems.problem import Problem
 
 ROOT = Path(__file__).parents[2]
 PROBLEM = Problem(1, 2, 2, 64, 64, 16, 16, inputs="random", name="tiny")
-SLOW = """
-import time
-
-class Slow(Eager):
-    name = "eager"
-
-    def prepare(self, inputs):
-        call = super().prepare(inputs)
-
-        def slow():
-            began = time.perf_counter_ns()
-            result = call()
-            until = began + 12 * (time.perf_counter_ns() - began)
-            while time.perf_counter_ns() < until:
-                pass
-            return result
-
-        return slow
 
 
-BACKEND = Slow()
-"""
-
-
-def tree(path: Path, commit: str, extra: str = "") -> Tree:
+def tree(path: Path, commit: str, extra: str = "", seconds: float = 0.02) -> Tree:
     for part in ("kernels", "baselines", "rls_bench/backends"):
         shutil.copytree(ROOT / part, path / part, ignore=shutil.ignore_patterns("__pycache__", "csrc"))
-    with (path / "rls_bench" / "backends" / "eager.py").open("a") as file:
+    pace(path, seconds)
+    with (path / EAGER).open("a") as file:
         file.write(extra)
     return Tree(path, commit)
 
 
 @pytest.mark.slow
 def test_what_one_tree_does_slower_is_slower_and_the_rest_is_not(tmp_path: Path) -> None:
-    base, new = tree(tmp_path / "base", "a" * 40), tree(tmp_path / "new", "b" * 40, SLOW)
+    base, new = tree(tmp_path / "base", "a" * 40), tree(tmp_path / "new", "b" * 40, seconds=0.2)
     files = trial.Files.beside(tmp_path / "out")
     found = trial.run(base, new, [PROBLEM], ["eager", "sdpa-math"], tmp_path / "out", threshold=0.5, budget_seconds=90)
     verdicts = {row.backend: row.verdict for row in found.rows}
