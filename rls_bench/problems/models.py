@@ -186,22 +186,24 @@ def problems(
         for layers in model.layers:
             seen = min(keys, layers.window) if layers.window else keys
             if seen == keys:
-                _count(found, _problem(model, f"prefill {keys}", 1, keys, keys, device), layers.number)
+                count(found, problem_of(model, 1, keys, keys, device, f"{model.name} prefill {keys}"), layers.number)
             else:
                 left_out.append(
                     f"{model.name}: left out prefill of {keys} tokens in {layers.number} layers: "
                     f"a window of {layers.window} keys"
                 )
             for batch in batches:
-                _count(found, _problem(model, f"decode {seen}", batch, 1, seen, device), layers.number)
+                count(found, problem_of(model, batch, 1, seen, device, f"{model.name} decode {seen}"), layers.number)
     return [Weighted(problem, weight) for problem, weight in found.items()], left_out
 
 
-def _count(found: dict[Problem, float], problem: Problem, number: int) -> None:
+def count(found: dict[Problem, float], problem: Problem, number: int) -> None:
+    """Add ``number`` calls of ``problem`` to ``found``."""
     found[problem] = found.get(problem, 0.0) + number
 
 
-def _problem(model: Model, what: str, batch: int, queries: int, keys: int, device: str) -> Problem:
+def problem_of(model: Model, batch: int, queries: int, keys: int, device: str, name: str = "") -> Problem:
+    """One layer's attention of ``queries`` to ``keys`` by ``batch`` sequences, each of its own length."""
     return Problem(
         batch=batch,
         query_heads=model.query_heads,
@@ -213,9 +215,8 @@ def _problem(model: Model, what: str, batch: int, queries: int, keys: int, devic
         dtype=model.dtype,
         device=device,
         is_causal=queries > 1,
-        # Sequences of a batch are of their own lengths.
         has_key_lengths=batch > 1,
-        name=f"{model.name} {what}",
+        name=name,
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rls_bench.errors import ProblemError
-from rls_bench.problems.models import Model
+from rls_bench.problems.models import Model, count, problem_of
 from rls_bench.problems.problem import Problem
 
 # What columns are called, here and in traces that were published (Azure's, BurstGPT's), in small letters and digits.
@@ -109,12 +109,12 @@ def calls(
         for layers in model.layers:
             seen = min(step.longest, layers.window) if layers.window else step.longest
             if step.decoding:
-                _count(found, _problem(model, step.decoding, 1, seen, device), layers.number)
+                count(found, problem_of(model, step.decoding, 1, seen, device), layers.number)
             for piece in step.chunks:
                 if layers.window and piece.keys > layers.window:
                     hidden[layers.window] = hidden.get(layers.window, 0) + layers.number
                 else:
-                    _count(found, _problem(model, 1, piece.queries, piece.keys, device), layers.number)
+                    count(found, problem_of(model, 1, piece.queries, piece.keys, device), layers.number)
     left_out = [f"{model.name}: left out {line}" for line in model.left_out]
     left_out += [
         f"{model.name}: left out {number:,} calls of prefill in layers with a window of {window} keys"
@@ -142,26 +142,6 @@ class _Sequence:
         chunks.append(Chunk(taken, self.length))
         self.left -= not self.unread
         return taken
-
-
-def _count(found: dict[Problem, float], problem: Problem, number: int) -> None:
-    found[problem] = found.get(problem, 0.0) + number
-
-
-def _problem(model: Model, batch: int, queries: int, keys: int, device: str) -> Problem:
-    return Problem(
-        batch=batch,
-        query_heads=model.query_heads,
-        kv_heads=model.kv_heads,
-        query_length=queries,
-        key_length=keys,
-        head_dim=model.head_dim,
-        value_dim=model.head_dim,
-        dtype=model.dtype,
-        device=device,
-        is_causal=queries > 1,
-        has_key_lengths=batch > 1,
-    )
 
 
 def _place(header: list[str], names: tuple[str, ...]) -> int | None:
