@@ -143,6 +143,9 @@ def _reason(found: Decision, objective: Objective) -> str:
     if found.tied:
         return f"{least} that agrees, tied with {', '.join(found.tied)}; less to compile, less memory or simpler"
     if found.margin is None:
+        raced = sorted({name for cell in found.cells for name, other in cell.candidates.items() if other.raced})
+        if behind := [name for name in raced if name != found.order[0]]:
+            return f"{least} that agrees; {', '.join(behind)} over {FAR:g} × as slow, beyond doubt"
         return "the only one that agrees"
     return f"{least} that agrees; {found.order[1]} costs {found.margin:.1%} more"
 

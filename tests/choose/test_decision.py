@@ -245,3 +245,8 @@ def test_a_raced_rival_wins_nothing() -> None:
     """Its one sample may have met a quiet moment in a launch that was slow for the others."""
     (found,) = decide(steady("cpu", 1.0), steady("flex", 0.9, launches=1, stopped="raced"))
     assert found.backend == "cpu"
+
+
+def test_a_raced_rival_agrees_and_is_named() -> None:
+    (found,) = decide(steady("cpu", 1.0), steady("flex", 4.0, launches=1, stopped="raced"))
+    assert found.why == "fastest that agrees; flex over 1.5 × as slow, beyond doubt"
