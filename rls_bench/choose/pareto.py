@@ -24,10 +24,10 @@ def standings(cells: Sequence[Cell], names: Sequence[str]) -> tuple[Standing, ..
     """Fastest first. A figure that some backend lacks decides nothing."""
     latency = _multiples([[cell.candidates[name].latency_ns for cell in cells] for name in names])
     joules = [[cell.candidates[name].joules for cell in cells] for name in names]
-    energy = _multiples([[value for value in row if value is not None] for row in joules])
+    energy = _multiples([_known(row) for row in joules])
     errors = [[cell.candidates[name].error for cell in cells] for name in names]
     found = [
-        Standing(name, time, power, max((value for value in row if value is not None), default=None))
+        Standing(name, time, power, max(_known(row), default=None))
         for name, time, power, row in zip(names, latency, energy, errors, strict=True)
         if time is not None
     ]
@@ -47,6 +47,10 @@ def standings(cells: Sequence[Cell], names: Sequence[str]) -> tuple[Standing, ..
 def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """At least as good in everything, and not the same."""
     return all(a <= b for a, b in zip(one, other, strict=True)) and one != other
+
+
+def _known(row: Sequence[float | None]) -> list[float]:
+    return [value for value in row if value is not None and math.isfinite(value)]
 
 
 def _multiples(rows: Sequence[Sequence[float]]) -> list[float | None]:

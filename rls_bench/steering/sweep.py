@@ -109,7 +109,7 @@ class Sweep:
         for rows in self.seed_rows.values():
             ordered = sorted((row for row in rows if row.strength >= 0), key=lambda row: row.strength)
             values = [getattr(row, column) for row in ordered]
-            if any(later <= earlier for earlier, later in itertools.pairwise(values)):
+            if not all(later > earlier for earlier, later in itertools.pairwise(values)):
                 return False
         return True
 
