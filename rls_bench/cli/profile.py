@@ -80,6 +80,7 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
     # Torch's profiler reports its own start and stop on stderr otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from rls_bench.backends import registry as backends
+    from rls_bench.backends import training
     from rls_bench.backends.words import told
     from rls_bench.errors import BackendUnavailable, BackendUnsupported, ProbeUnavailable, ProfileError, RlsBenchError
     from rls_bench.probes import registry
@@ -99,7 +100,7 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
 
     @functools.cache
     def prepared() -> Call:
-        return kernel.prepare(draw.draw(problem))
+        return training.prepared(kernel, draw.draw(problem))
 
     # Prepared by the first probe that calls it: those of Nsight prepare their own in another process.
     def call() -> Any:

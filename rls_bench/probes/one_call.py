@@ -32,9 +32,10 @@ def main(backend: str, problem_json: str) -> None:
 
     import torch
 
+    from rls_bench.backends import training
     from rls_bench.problems import draw
 
-    call = kernel.prepare(draw.draw(problem))
+    call = training.prepared(kernel, draw.draw(problem))
     for _ in range(_WARM_UPS):
         call()
     if not problem.device.startswith("cuda"):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rls_bench.agreement.judgement import poisoned_heap, poisoned_memory
 from rls_bench.backends.interface import Backend, Call
+from rls_bench.backends.training import prepared
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Status
 from rls_bench.referee.contents import Contents
@@ -48,7 +49,7 @@ class Trial:
         self.operands = Operands(pool, contents)
         # Results that lie in the tray.
         self.handed = 0
-        self.call: Call = backend.prepare(self.operands.inputs)
+        self.call: Call = prepared(backend, self.operands.inputs)
 
     def look(self, tray: Tray, second: Contents, around: Around, thrice: bool = True) -> Finding | None:
         """Calls whose results go into the tray's first slots, all but the first on contents ``second``; ``thrice``: a
