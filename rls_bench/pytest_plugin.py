@@ -138,8 +138,9 @@ def _agreed_call(backend_name: str, problem: Problem) -> tuple[Callable[[], Any]
 
     from rls_bench import agreement
     from rls_bench.agreement import conformance
-    from rls_bench.backends import registry, training
+    from rls_bench.backends import registry
     from rls_bench.problems.draw import draw
+    from rls_bench.timing import training
 
     backend = registry.get(backend_name)
     for answer in (backend.available(), backend.measurable(), backend.supports(problem)):

@@ -80,12 +80,12 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
     # Torch's profiler reports its own start and stop on stderr otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from rls_bench.backends import registry as backends
-    from rls_bench.backends import training
     from rls_bench.backends.words import told
     from rls_bench.errors import BackendUnavailable, BackendUnsupported, ProbeUnavailable, ProfileError, RlsBenchError
     from rls_bench.probes import registry
     from rls_bench.probes.interface import finite
     from rls_bench.problems import draw
+    from rls_bench.timing import training
 
     chosen = [registry.get(name) for name in probes]
     for each in chosen:

@@ -43,7 +43,7 @@ class MemoryProbe:
         return YES
 
     def measure(self, call: Call, backend: str, problem: Problem) -> Measures:
-        """``workspace_bytes`` is what the call held at once beside its inputs and what it returns; ``peak_bytes`` has all.
+        """``workspace_bytes`` is what the call held at once beside its inputs and its result; ``peak_bytes`` has all.
 
         ``allocator_workspace_bytes`` and, on a CPU, ``resident_workspace_bytes`` are the views they come from.
         """

@@ -32,8 +32,8 @@ def main(backend: str, problem_json: str) -> None:
 
     import torch
 
-    from rls_bench.backends import training
     from rls_bench.problems import draw
+    from rls_bench.timing import training
 
     call = training.prepared(kernel, draw.draw(problem))
     for _ in range(_WARM_UPS):

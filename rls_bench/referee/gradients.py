@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from rls_bench.agreement import judgement
-from rls_bench.backends import training
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 from rls_bench.referee import truth
 from rls_bench.referee.contents import Contents
+from rls_bench.timing import training
 
 # Beside twice what eager's own differ by, gradients may differ by this share of their norm: half precision by its own
 # rounding, float32 by what sums of its many terms lose.

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rls_bench.backends import training
 from rls_bench.backends.interface import AttentionStats
 from rls_bench.problems.problem import Problem
 from rls_bench.referee import sealed
 from rls_bench.referee.judge import Result
 from rls_bench.referee.operands import same_bytes
+from rls_bench.timing import training
 
 _STATISTICS = len(AttentionStats._fields)
 _memmove = ctypes.memmove

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from rls_bench.agreement.judgement import poisoned_heap, poisoned_memory
 from rls_bench.backends.interface import Backend, Call
-from rls_bench.backends.training import prepared
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Status
 from rls_bench.referee.contents import Contents
 from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray, parts
+from rls_bench.timing.training import prepared
 
 # A thread that was handed the work has written its result after this long, or the sample's own end shows it.
 _SETTLE_SECONDS = 0.05

@@ -35,7 +35,7 @@ def shapes(problem: Problem) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
 
 
 def upstream(problem: Problem) -> Tensor:
-    """The gradient that comes back to the output, [B, Hq, Lq, Dv] in query's dtype: standard normal, always the same."""
+    """The gradient that comes back to the output, [B, Hq, Lq, Dv] in query's dtype: standard normal, ever the same."""
     shape = problem.batch, problem.query_heads, problem.query_length, problem.value_dim
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(math.prod(shape)))
     return drawn.to(device=problem.device, dtype=getattr(torch, problem.dtype))
