@@ -208,8 +208,8 @@ def _refuse_rounded_rows(inputs: Inputs, bias: Tensor) -> None:
     rounded = (most.abs() > _TOLD_APART) & most.isfinite() & ((added == most).sum(-1, keepdim=True) > 1)
     if bool(rounded.any()):
         raise BackendUnsupported(
-            f"backend 'triton': beside eps, the largest λb that a query sees goes up to {_TOLD_APART:.3g}, unless one key "
-            f"alone has it; got {float(most[rounded][0]):.3g}; take a smaller one, or 'cpu'"
+            f"backend 'triton': beside eps, the largest λb that a query sees goes up to {_TOLD_APART:.3g}, unless one "
+            f"key alone has it; got {float(most[rounded][0]):.3g}; take a smaller one, or 'cpu'"
         )
 
 
