@@ -137,8 +137,10 @@ def _agreed_call(backend_name: str, problem: Problem) -> tuple[Callable[[], Any]
     import torch
 
     from rls_bench import agreement
+    from rls_bench.agreement import conformance
     from rls_bench.backends import registry
     from rls_bench.problems.draw import draw
+    from rls_bench.timing import training
 
     backend = registry.get(backend_name)
     for answer in (backend.available(), backend.measurable(), backend.supports(problem)):
@@ -148,7 +150,9 @@ def _agreed_call(backend_name: str, problem: Problem) -> tuple[Callable[[], Any]
     verdict = agreement.check(backend, inputs)
     if not verdict.passed:
         pytest.fail(f"{backend_name} on {problem.title}: {verdict.reason}", pytrace=False)
-    call = backend.prepare(inputs)
+    if problem.requires_grad and (fault := conformance.wrong_gradient(backend, inputs)):
+        pytest.fail(f"{backend_name} on {problem.title}: {fault}", pytrace=False)
+    call = training.prepared(backend, inputs)
     call()
     if problem.device != "cuda":
         return call, verdict

@@ -177,7 +177,7 @@ def _fault(backend: Backend, problem: Problem) -> str:
         verdict = judgement.check(backend, inputs)
     if not verdict.passed:
         return verdict.reason
-    return _wrong_gradient(backend, inputs) if problem.requires_grad else ""
+    return wrong_gradient(backend, inputs) if problem.requires_grad else ""
 
 
 def _mixes_up_calls(backend: Backend, inputs: Inputs, others: Inputs) -> str:
@@ -205,7 +205,8 @@ def _mixes_up_layers(backend: Backend, inputs: Inputs, others: Inputs) -> str:
     return ""
 
 
-def _wrong_gradient(backend: Backend, inputs: Inputs) -> str:
+def wrong_gradient(backend: Backend, inputs: Inputs) -> str:
+    """What is wrong with the backend's gradients on ``inputs``, or an empty string."""
     if not backend.steers:
         inputs = replace(inputs, strength=torch.zeros_like(inputs.strength))
     problem = inputs.problem

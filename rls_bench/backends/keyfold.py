@@ -21,7 +21,8 @@ _FLOAT16_HOLDS = 65504.0
 
 
 class KeyFold(Backend):
-    """Once: the cache's columns (keys and values padded). In the call: folding the saliency and the new queries.
+    """Once: the cache's columns (keys and values padded), but for gradients. In the call: folding the saliency and the
+    new queries.
 
     Keys are per KV head, so what varies across the query heads of a group must ride on the query's side: the strength
     may (layouts h, bh, bhq), a per-head bias may not.
@@ -60,8 +61,13 @@ class KeyFold(Backend):
         """
         problem = inputs.problem
         width = _width(problem)
-        value = pad_columns(inputs.value, width - problem.value_dim)
-        cache = torch.nn.functional.pad(inputs.key, (0, width - problem.head_dim))
+
+        def padded() -> tuple[Tensor, Tensor]:
+            key = torch.nn.functional.pad(inputs.key, (0, width - problem.head_dim))
+            return key, pad_columns(inputs.value, width - problem.value_dim)
+
+        # In training keys and values are new in every step, and their gradients go through the padding.
+        kept = None if problem.requires_grad else padded()
         most = _LARGEST[problem.dtype]
         shrink, weight, saturates = 1.0, column_weight(inputs.scale), not can_be_read(inputs)
         if not saturates:
@@ -81,6 +87,7 @@ class KeyFold(Backend):
             if saturates:
                 per_key, per_query = per_key.clamp(-most, most), per_query.clamp(-most, most)
             query = inputs.query if shrink == 1.0 else inputs.query * shrink
+            cache, value = kept or padded()
             output = flash_attention(
                 fold_queries(pad_columns(query, width - problem.head_dim - COLUMNS), per_query),
                 fold_keys(cache, per_key),

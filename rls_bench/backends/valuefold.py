@@ -15,8 +15,8 @@ from rls_bench.problems.problem import Problem
 
 
 class ValueFold(Backend):
-    """Once: the padding mask, and what padding holds overwritten. In the call: the weights, the folded values, the
-    kernel, the division.
+    """Once: the padding mask and, but for gradients, what padding holds overwritten. In the call: the weights, the
+    folded values, the kernel, the division.
 
     A row of which the plain weights all but vanish where the saliency lifts is beyond it: refused where values can be
     read, NaN elsewhere.
@@ -52,16 +52,22 @@ class ValueFold(Backend):
         """Returns the call; see the class for what is done once."""
         visible = inputs.visible()
         padding = None if visible is None else visible[:, :, 0, :]
-        key, value = inputs.without_padding()
-        if visible is not None:
-            # The kernel weighs padding, too: as the first key, it outweighs nothing that is seen.
-            key = torch.where(visible.mT, key, key[:, :, :1])
         # The kernel wants Dq = Dk = Dv: zero columns leave every score as it is.
         width = max(inputs.problem.head_dim, inputs.problem.value_dim + EXTRA_COLUMNS)
-        key = pad_columns(key, width - key.shape[-1])
+
+        def cache() -> tuple[Tensor, Tensor]:
+            key, value = inputs.without_padding()
+            if visible is not None:
+                # The kernel weighs padding, too: as the first key, it outweighs nothing that is seen.
+                key = torch.where(visible.mT, key, key[:, :, :1])
+            return pad_columns(key, width - key.shape[-1]), value
+
+        # In training keys and values are new in every step, and their gradients go through the padding.
+        kept = None if inputs.problem.requires_grad else cache()
         checked = can_be_read(inputs)
 
         def call() -> Tensor:
+            key, value = kept or cache()
             weights = key_weights(inputs.logit_bias()[:, :, 0, :], padding)
             folded = fold_values(value, weights, padding)
             sums = flash_attention(

@@ -85,6 +85,7 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
     from rls_bench.probes import registry
     from rls_bench.probes.interface import finite
     from rls_bench.problems import draw
+    from rls_bench.timing import training
 
     chosen = [registry.get(name) for name in probes]
     for each in chosen:
@@ -99,7 +100,7 @@ def _measured(backend: str, problem: Problem, probes: list[str]) -> dict[str, Me
 
     @functools.cache
     def prepared() -> Call:
-        return kernel.prepare(draw.draw(problem))
+        return training.prepared(kernel, draw.draw(problem))
 
     # Prepared by the first probe that calls it: those of Nsight prepare their own in another process.
     def call() -> Any:

@@ -43,7 +43,7 @@ class MemoryProbe:
         return YES
 
     def measure(self, call: Call, backend: str, problem: Problem) -> Measures:
-        """``workspace_bytes`` is what the call held at once beside its inputs and output; ``peak_bytes`` has both.
+        """``workspace_bytes`` is what the call held at once beside its inputs and its result; ``peak_bytes`` has all.
 
         ``allocator_workspace_bytes`` and, on a CPU, ``resident_workspace_bytes`` are the views they come from.
         """
@@ -52,11 +52,13 @@ class MemoryProbe:
             allocator, resident = _cuda_workspace(call, problem.device), None
         else:
             allocator, resident = _allocator_workspace(call), _resident_workspace(call)
+        # Of query, key and value, and shaped as they are.
+        gradients = problem.input_bytes if problem.requires_grad else 0
         workspace = allocator
         if resident is not None and resident > allocator + _PAGE_NOISE_BYTES:
             workspace = resident
         return {
-            "peak_bytes": problem.input_bytes + problem.output_bytes + workspace,
+            "peak_bytes": problem.input_bytes + problem.output_bytes + gradients + workspace,
             "workspace_bytes": workspace,
             "allocator_workspace_bytes": allocator,
             "resident_workspace_bytes": resident,

@@ -33,8 +33,9 @@ def main(backend: str, problem_json: str) -> None:
     import torch
 
     from rls_bench.problems import draw
+    from rls_bench.timing import training
 
-    call = kernel.prepare(draw.draw(problem))
+    call = training.prepared(kernel, draw.draw(problem))
     for _ in range(_WARM_UPS):
         call()
     if not problem.device.startswith("cuda"):

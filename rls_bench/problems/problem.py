@@ -83,12 +83,17 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        """Multiply-adds of the two matrix products, counted as two each; a causal mask halves the square part."""
+        """Multiply-adds of the two matrix products, counted as two each; a causal mask halves the square part.
+
+        With gradients 3.5 times as many, for backward has five products where forward has two (Dao 2023,
+        "FlashAttention-2", section 4.1).
+        """
         pairs = self.query_length * self.key_length
         if self.is_causal:
             square = min(self.query_length, self.key_length)
             pairs -= square * (square - 1) // 2 + max(0, self.query_length - self.key_length) * self.key_length
-        return 2 * self.batch * self.query_heads * pairs * (self.head_dim + self.value_dim)
+        forward = 2 * self.batch * self.query_heads * pairs * (self.head_dim + self.value_dim)
+        return forward * 7 // 2 if self.requires_grad else forward
 
     @property
     def input_bytes(self) -> int:

@@ -14,6 +14,7 @@ from rls_bench.problems.inputs import Inputs
 from rls_bench.records.record import Agreement
 from rls_bench.referee import truth
 from rls_bench.referee.contents import Contents, Mix, Units
+from rls_bench.referee.gradients import Gradients
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.truth import Truth
 
@@ -28,10 +29,11 @@ STALE = "its result doesn't follow new values in the same input tensors: it was 
 
 @dataclass(frozen=True)
 class Result:
-    """A call's ``output`` [B, Hq, Lq, Dv] and its statistics, in memory of the judge's own."""
+    """A call's ``output`` [B, Hq, Lq, Dv], its statistics and gradients by operand, in memory of the judge's own."""
 
     output: Tensor
     stats: AttentionStats | None = None
+    gradients: dict[str, Tensor] | None = None
 
 
 class Judge:
@@ -42,6 +44,7 @@ class Judge:
         self._rows = truth.rows_to_judge(pool.problem, salt)
         self._units = Units.of(pool.problem)
         self._truths: dict[tuple[int, int | None], Truth] = {}
+        self._gradients = Gradients(salt)
 
     @property
     def size(self) -> int:
@@ -82,7 +85,9 @@ class Judge:
             reason = _stray_rows(output, _mixed(rows, first.plain, second.plain), allowed)
         if not reason and result.stats is not None:
             reason = self._stray_stats(result.stats, rows, judged_rows, first, second)
-        if reason and self._was_right_before(output, rows, contents.bias, steers):
+        if not reason and result.gradients is not None:
+            reason = self._gradients.stray(result.gradients, self._inputs(contents, mix, steers), contents, steers)
+        elif reason and self._was_right_before(output, rows, contents.bias, steers):
             reason = STALE
         elif reason and not bool((error <= allowed).all()):
             reason = f"{reason}; {self._where(output, contents, mix, steers, exact, allowed)}"
@@ -90,10 +95,14 @@ class Judge:
 
     def _where(self, output: Tensor, contents: Contents, mix: Mix, steers: bool, exact: Tensor, allowed: Tensor) -> str:
         """The first wrong row among the oracle's, and why it is wrong where a usual cause fits."""
+        return str(explain(self._inputs(contents, mix, steers), output, self._rows, exact, allowed))
+
+    def _inputs(self, contents: Contents, mix: Mix, steers: bool) -> Inputs:
+        """What the call was given; at λ = 0 for a backend that doesn't steer."""
         first, second = (self.pool.inputs(query, contents.bias) for query in (0, 1))
         query = torch.where(self._sides(mix)[..., None].to(first.query.device), second.query, first.query)
         inputs = first.with_operands(query, first.key, first.value)
-        return str(explain(inputs if steers else truth.unsteered(inputs), output, self._rows, exact, allowed))
+        return inputs if steers else truth.unsteered(inputs)
 
     def _truth(self, query: int, bias: int | None) -> Truth:
         """Of a draw of the queries and one of the saliency; None: at λ = 0."""

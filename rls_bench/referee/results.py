@@ -16,13 +16,19 @@ from rls_bench.problems.problem import Problem
 from rls_bench.referee import sealed
 from rls_bench.referee.judge import Result
 from rls_bench.referee.operands import same_bytes
+from rls_bench.timing import training
 
 _STATISTICS = len(AttentionStats._fields)
 _memmove = ctypes.memmove
 
 
 def shapes(problem: Problem) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and dtype of the output and, where the problem asks for them, of each statistic."""
+    """Shape and dtype of the output and, where the problem asks for them, of each statistic and each gradient."""
+    gradients = list(training.shapes(problem).values()) if problem.requires_grad else []
+    return [*_forward_shapes(problem), *gradients]
+
+
+def _forward_shapes(problem: Problem) -> list[tuple[tuple[int, ...], torch.dtype]]:
     rows = problem.batch, problem.query_heads, problem.query_length
     output = (*rows, problem.value_dim), getattr(torch, problem.dtype)
     return [output, *([(rows, torch.float32)] * _STATISTICS if problem.return_stats else [])]
@@ -34,6 +40,7 @@ def parts(result: Any, problem: Problem) -> list[Tensor]:
     Plain tensors and nothing else: a subclass, or an object that only behaves like a tuple, can put its work off
     until somebody looks.
     """
+    result, gradients = result if problem.requires_grad else (result, ())
     wanted = "a Tensor and AttentionStats, in a tuple" if problem.return_stats else "a Tensor"
     found = [result]
     if problem.return_stats:
@@ -42,8 +49,13 @@ def parts(result: Any, problem: Problem) -> list[Tensor]:
         found = [result[0], *result[1]]
         if len(found) != 1 + _STATISTICS:
             raise ValueError(f"stats: wanted {_STATISTICS} tensors; got {len(found) - 1}")
-    names = ["output", *(f"stats.{name}" for name in AttentionStats._fields)]
-    for name, part, (shape, dtype) in zip(names, found, shapes(problem), strict=False):
+    names = ["output", *[f"stats.{name}" for name in AttentionStats._fields][: len(found) - 1]]
+    if problem.requires_grad:
+        names += [f"gradient of {name}" for name in training.operands(problem)]
+    found = [*found, *gradients]
+    for name, part, (shape, dtype) in zip(names, found, shapes(problem), strict=True):
+        if part is None:
+            raise ValueError(f"{name}: there is none")
         # By identity of the type: isinstance can be answered by the object itself.
         if type(part) is not Tensor:
             raise ValueError(f"{name}: wanted a torch.Tensor and no subclass; got {_kind(part)}")
@@ -111,7 +123,16 @@ class Tray:
 
 def slot_bytes(problem: Problem) -> int:
     """Bytes of one result of ``problem``."""
-    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes(problem))
+    return _bytes(shapes(problem))
+
+
+def forward_bytes(problem: Problem) -> int:
+    """Those of them that are no gradient's, which come first."""
+    return _bytes(_forward_shapes(problem))
+
+
+def _bytes(found: list[tuple[tuple[int, ...], torch.dtype]]) -> int:
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in found)
 
 
 def taken(descriptor: int, problem: Problem, slot: int) -> Result:
@@ -124,4 +145,7 @@ def taken(descriptor: int, problem: Problem, slot: int) -> Result:
             raise ValueError(f"wanted a result of {slot_bytes(problem)} bytes in slot {slot}; the memory has less")
         found.append(torch.frombuffer(copy, dtype=dtype).reshape(shape))
         place += len(copy)
-    return Result(found[0], AttentionStats(*found[1:]) if problem.return_stats else None)
+    past = len(_forward_shapes(problem))
+    stats = AttentionStats(*found[1:past]) if problem.return_stats else None
+    gradients = dict(zip(training.operands(problem), found[past:], strict=True)) if problem.requires_grad else None
+    return Result(found[0], stats, gradients)

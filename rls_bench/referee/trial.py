@@ -21,6 +21,7 @@ from rls_bench.referee.contents import Contents
 from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray, parts
+from rls_bench.timing.training import prepared
 
 # A thread that was handed the work has written its result after this long, or the sample's own end shows it.
 _SETTLE_SECONDS = 0.05
@@ -48,7 +49,7 @@ class Trial:
         self.operands = Operands(pool, contents)
         # Results that lie in the tray.
         self.handed = 0
-        self.call: Call = backend.prepare(self.operands.inputs)
+        self.call: Call = prepared(backend, self.operands.inputs)
 
     def look(self, tray: Tray, second: Contents, around: Around, thrice: bool = True) -> Finding | None:
         """Calls whose results go into the tray's first slots, all but the first on contents ``second``; ``thrice``: a

@@ -75,7 +75,7 @@ def of(make: Callable[[], Inputs], rows: Tensor) -> Truth:
     """Ask the oracle about ``rows`` of the inputs that ``make`` gives, and the plain form, once needed, about all."""
     inputs = make()
     exact = judgement.oracle(inputs, rows)
-    eager, eager_stats = _attend(inputs, rows)
+    eager, eager_stats = attend(inputs, rows)
     return Truth(exact, eager.double().cpu(), None if eager_stats is None else _to_double(eager_stats), make)
 
 
@@ -88,7 +88,7 @@ def _plain(inputs: Inputs) -> tuple[Tensor, AttentionStats | None]:
     """Steered attention of every row in float32, and its statistics where the problem asks for them."""
     query, key, value = (each.float() for each in (inputs.query, inputs.key, inputs.value))
     wide = inputs.with_operands(query, key, value)
-    parts = [_attend(wide, rows) for rows in _bites(inputs.problem)]
+    parts = [attend(wide, rows) for rows in _bites(inputs.problem)]
     output = torch.cat([part for part, _ in parts], dim=2).cpu()
     if not inputs.problem.return_stats:
         return output, None
@@ -103,7 +103,7 @@ def _bites(problem: Problem) -> Iterator[Tensor]:
     return iter(torch.arange(problem.query_length).split(count))
 
 
-def _attend(inputs: Inputs, rows: Tensor) -> tuple[Tensor, AttentionStats | None]:
+def attend(inputs: Inputs, rows: Tensor) -> tuple[Tensor, AttentionStats | None]:
     """Eager attention of the queries ``rows`` in the operands' own dtype."""
     rows = rows.to(inputs.query.device)
     visible = inputs.visible()

@@ -57,7 +57,7 @@ def test_without_a_word_it_is_the_machines_own_suite() -> None:
         ),
         ({"suite": "huge"}, "suite: wanted one of"),
         ({"problems": [DECODE, "bf16 " + DECODE.replace(" bf16", "")]}, "is there twice"),
-        ({"problems": ["smoke:9"]}, "numbers 1 to 6; got '9'"),
+        ({"problems": ["smoke:9"]}, "numbers 1 to 7; got '9'"),
         ({"suite": "smoke", "batch": "1,none"}, "--batch: wanted numbers of 1 or more such as 1,8,64; got 'none'"),
         ({"suite": "smoke", "length": "0"}, "--length: wanted numbers of 1 or more"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -37,7 +38,7 @@ def test_the_profiler_sees_one_warm_call_and_nothing_else(monkeypatch: pytest.Mo
             return lambda: events.append("call")
 
     monkeypatch.setattr(registry, "get", lambda name: FakeBackend())
-    monkeypatch.setattr(draw, "draw", lambda problem: None)
+    monkeypatch.setattr(draw, "draw", lambda problem: SimpleNamespace(problem=problem))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
     monkeypatch.setattr(torch.cuda.profiler, "start", lambda: events.append("start"))
     monkeypatch.setattr(torch.cuda.profiler, "stop", lambda: events.append("stop"))
