@@ -34,11 +34,12 @@ from rls_bench.problems.draw import draw
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 from rls_bench.records.statistics import Estimate
-from rls_bench.referee import truth
+from rls_bench.referee import gradients, truth
 from rls_bench.referee.contents import Contents
 from rls_bench.runner import cell as runner_cell
 from rls_bench.runner import journal, messages, sense, throttle
 from rls_bench.steering.sweep import Row, Settings, Sweep
+from rls_bench.timing import training
 
 NAN = math.nan
 
@@ -124,13 +125,13 @@ def test_no_nan_passes_beside_a_right_output() -> None:
     assert agreement.check(Spoiling("nothing"), inputs).passed
     assert "stats.lse" in agreement.check(Spoiling("statistics"), inputs).reason
     small = draw(Problem(1, 2, 2, 8, 8, 16, 16, inputs="random", requires_grad=True))
-    assert not conformance._wrong_gradient(Spoiling("nothing"), small)
-    assert "gradient of query" in conformance._wrong_gradient(Spoiling("gradient"), small)
+    assert not conformance.wrong_gradient(Spoiling("nothing"), small)
+    assert "gradient of query" in conformance.wrong_gradient(Spoiling("gradient"), small)
 
 
 @pytest.mark.parametrize("part", ["exact", "plain", "statistics", "plain statistics"])
 def test_a_referee_whose_truth_is_no_number_passes_nobody(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    oracle, plain, attend = judgement.oracle, truth._plain, truth._attend
+    oracle, plain = judgement.oracle, truth._plain
 
     def spoilt_oracle(*arguments: Any) -> Any:
         found = oracle(*arguments)
@@ -147,7 +148,22 @@ def test_a_referee_whose_truth_is_no_number_passes_nobody(part: str, monkeypatch
     else:
         monkeypatch.setattr(truth, "_plain", spoilt_plain)
     assert Judged("eager", asked).prepare(thorough=False).status == "wrong"
-    assert attend is truth._attend
+
+
+@pytest.mark.parametrize("found", [7.0, NAN, math.inf])
+def test_gradients_are_held_to_the_oracle_also_where_eager_has_none(
+    found: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager = gradients._eager
+    monkeypatch.setattr(gradients, "_eager", lambda part, rows: [figure * NAN for figure in eager(part, rows)])
+    inputs = draw(Problem(1, 2, 2, 8, 8, 16, 16, "float16", inputs="random", requires_grad=True))
+    names = list(training.operands(inputs.problem))
+    right = gradients._of(gradients._oracle, inputs, torch.float64, names, [(0, 0), (0, 1)])
+    judged, contents = gradients.Gradients("salt"), Contents("turn", 0)
+    assert not judged.stray({name: gradient.half() for name, gradient in right.items()}, inputs, contents, True)
+    for name in names:
+        spoilt = {**right, name: torch.full_like(right[name], found)}
+        assert f"gradient of {name}" in judged.stray(spoilt, inputs, contents, True)
 
 
 def compared(tmp_path: Path, spoil: Callable[[Any], Any], slower: dict[int, float]) -> Comparison:
