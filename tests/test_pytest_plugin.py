@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 # With torch, before any session in this process: one that loaded torch would drop it again, and a second load crashes.
@@ -122,3 +125,12 @@ def test_a_backend_of_ones_own_is_checked_by_the_fixture(pytester: pytest.Pytest
     result = pytester.runpytest_inprocess(*ALONE, "-rs")
     result.assert_outcomes(passed=1, failed=1, skipped=1)
     result.stdout.fnmatch_lines(["*faulty_backends:FORGETS_MASK does not conform:", "*causal: wrong:*"])
+
+
+@pytest.mark.slow
+def test_benchmarking_here_reads_no_test_that_times_nothing() -> None:
+    line = [sys.executable, "-m", "pytest", "--benchmark-only", "--collect-only", *ALONE]
+    done = subprocess.run(line, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    # Tests one a line, or counted file by file, as pytest's own verbosity has it.
+    files = set(re.findall(r"^(\S+\.py)", done.stdout, re.MULTILINE))
+    assert files == {"tests/test_cells.py"}, done.stdout + done.stderr

@@ -215,7 +215,11 @@ class _CpuFlashLaunch(Launch):
         self._check_values = check_values
         self._own_causal = _has_own_causal(inputs)
         self._are_dense = all(tensor.stride(-1) == 1 for tensor in (inputs.query, inputs.key, inputs.value))
-        self._strength = binding.KeptStrength(self._device)
+        self._strength = binding.KeptStrength(self._device, ndim=4)
+        # A bias that all batches and heads share is broadcast to a number's four axes without a view.
+        self._is_shared = inputs.bias.shape[:2] == (1, 1)
+        # A product's last axis is dense where the bias's is; that of one key may have any stride.
+        self._is_bias_dense = inputs.bias.stride(-1) == 1 and inputs.bias.shape[-1] > 1
 
     def see(self, key_lengths: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The visibility mask, unless the kernel's own causal mask serves, and the rows that see nothing."""
@@ -229,11 +233,15 @@ class _CpuFlashLaunch(Launch):
         visible, hidden = seen
         factor = self._strength.lay_out(strength)
         is_number = not isinstance(strength, Tensor)
-        # A number's [1, 1, 1] needs no axis more.
-        added = bias.float().view(self._bias_shape) * (factor if is_number else factor.unsqueeze(-1))
+        bias_float32 = bias if bias.dtype is torch.float32 else bias.float()
+        if not is_number:
+            factor = factor.unsqueeze(-1)
+        added = (bias_float32 if self._is_shared else bias_float32.view(*self._bias_shape)) * factor
         # Where a sum of products is finite, so are they and what they were made of; finite ones may overflow it.
         if self._check_values and not (is_number and math.isfinite(added.sum().item())):
             binding.check_steering(bias, strength)
+        if visible is None and self._is_bias_dense:
+            return added, hidden
         return dense(_joined(added, visible)), hidden
 
     def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor, Tensor | None]) -> Tensor:

@@ -125,18 +125,20 @@ def lay_out_lengths(key_lengths: Tensor) -> Tensor:
 class KeptStrength:
     """The last number as a tensor: λ is the same in call after call, and making one takes longer than checking it."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, ndim: int = 3) -> None:
+        """A number becomes a tensor of ``ndim`` axes of 1; a tensor is laid out as ``lay_out_strength`` does."""
         self._device = device
+        self._shape = (1,) * ndim
         # One tuple, so that another thread sees a number beside its own tensor.
         self._kept: tuple[float, Tensor] | None = None
 
     def lay_out(self, strength: float | Tensor) -> Tensor:
-        """As ``lay_out_strength``."""
+        """As ``lay_out_strength``, but for the axes of a number."""
         if isinstance(strength, Tensor):
             return lay_out_strength(strength, self._device)
         kept = self._kept
         if kept is None or kept[0] != strength:
-            kept = self._kept = strength, lay_out_strength(strength, self._device)
+            kept = self._kept = strength, lay_out_strength(strength, self._device).view(self._shape)
         return kept[1]
 
 

@@ -41,6 +41,8 @@ class Checks:
         beside = not self._crew.alone and not self._course.plan.probes and on_cpu
         slow = [cell for cell in cells if beside and cell.label in self._crew.slow and cell.is_open]
         quick = [cell for cell in cells if cell not in slow and cell.is_open]
+        # Where time is short, the floor that all others are shown beside is not what is left out.
+        quick.sort(key=lambda cell: cell.label not in self._crew.unsteered)
         call_ns: dict[str, int] = {}
         waiting = [(cell, asked) for cell in slow if (asked := self._tell_to_prepare(cell)) is not None]
         for cell in quick:

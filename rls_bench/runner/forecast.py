@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rls_bench.problems.problem import Problem
 
@@ -15,8 +15,8 @@ _ORACLE_FLOP_A_SECOND = 5e10
 _ORACLE_SCORE_SECONDS = 8e-9
 # Two draws of the queries, each with two of the saliency and once without.
 _ORACLE_ANSWERS = 6
-_COMPILE_SECONDS = {False: 12.0, True: 4.0}
-_CHECK_SECONDS, _CHECK_CALLS = 0.2, 5
+_COMPILE_SECONDS = {False: 12.0, True: 1.0}
+_CHECK_SECONDS, _CHECK_CALLS = {False: 0.2, True: 0.1}, {False: 5, True: 4}
 _WARMUP_SECONDS, _SAMPLES = 0.8, 20
 _LEAST_WARMUP_SECONDS, _LEAST_SAMPLES = 0.1, 4
 
@@ -40,6 +40,10 @@ class Slice:
     def times(self, factor: float) -> Slice:
         """All of it, longer by ``factor``."""
         return Slice(*(factor * part for part in (self.compile, self.oracle, self.check, self.turns, self.least)))
+
+    def again(self) -> Slice:
+        """At most what a later launch of the same takes: what compiled is kept, all else is done once more."""
+        return replace(self, compile=min(self.compile, _COMPILE_SECONDS[True]))
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def by_arithmetic(problem: Problem, timed: int, slow: int, questions: int, again
     return Slice(
         compile=slow * _COMPILE_SECONDS[again],
         oracle=0.0 if again else 0.2 + _ORACLE_ANSWERS * answer,
-        check=timed * (_CHECK_SECONDS + _CHECK_CALLS * call),
+        check=timed * (_CHECK_SECONDS[again] + _CHECK_CALLS[again] * call),
         turns=timed * questions * (_WARMUP_SECONDS + _SAMPLES * call),
         least=timed * questions * (_LEAST_WARMUP_SECONDS + _LEAST_SAMPLES * call),
     )

@@ -87,6 +87,7 @@ class Launch:
             if twin and self._checks.has_time(call_ns, cells[0]):
                 cells = [*cells, self._start_twin(call_ns, cells[0].index)]
                 call_ns |= self._checks.prepare(cells[-1:])
+        self._course.outlook.share_anew(self._number, cells[0].index)
         with self._course.ledger.taking_turns():
             ready = [cell for cell in cells if cell.is_open and cell.label in call_ns]
             self._turns.take(self._crew, self._number, ready)

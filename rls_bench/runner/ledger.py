@@ -16,7 +16,7 @@ class Ledger:
         self._now = now
         self._began = now()
         self._end = self._began + budget
-        self._launches = launches
+        self._wanted = self._launches = launches
         self._problems = problems
         self._launch = 0
         self._slices_done = 0
@@ -33,7 +33,7 @@ class Ledger:
 
     def expects(self, launches: int) -> None:
         """Share the time among so many launches, where there is no room for those that were asked for."""
-        self._launches = min(self._launches, launches)
+        self._launches = min(self._wanted, launches)
 
     def elapsed(self) -> float:
         """Seconds since the run began."""

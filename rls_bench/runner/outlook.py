@@ -13,7 +13,7 @@ from rls_bench.runner.crew import Crew
 from rls_bench.runner.forecast import Fit, Forecast, Slice, by_arithmetic
 from rls_bench.runner.ledger import Ledger
 from rls_bench.runner.limit import Limit
-from rls_bench.runner.plan import Plan
+from rls_bench.runner.plan import Effort, Plan
 
 # A forecast that is far off is corrected by what the first slices took, but not by more than this.
 _MOST_PACE = 5.0
@@ -31,6 +31,8 @@ class Outlook:
         self._fit: Fit | None = None
         # What the slices done so far were expected to take, and what they took, without turns.
         self._expected = self._took = 0.0
+        # Of the slice under way, until its checks have shown the pace: what was expected, and where time had gone.
+        self._under_way: tuple[Slice, Effort] | None = None
         self._learnt: dict[str, Slice] = {}
         self._done: set[tuple[int, int]] = set()
         self._share = 0.0
@@ -51,8 +53,10 @@ class Outlook:
             questions = len(self._plan.questions_for(problem))
             count = len(timed) + (twin and bool(timed))
             recompiled = len([label for label in slow if label in timed])
-            first.append(known.get(key) or by_arithmetic(problem, count, len(slow), questions, again=False))
-            later.append(known.get(f"{key} again") or by_arithmetic(problem, count, recompiled, questions, again=True))
+            once = known.get(key)
+            first.append(once or by_arithmetic(problem, count, len(slow), questions, again=False))
+            again = by_arithmetic(problem, count, recompiled, questions, again=True)
+            later.append(known.get(f"{key} again") or (once.again() if once else again))
         self._forecast = Forecast(cells, self._plan.launches, self._ledger.start(), first, later)
         seconds = self._ledger.elapsed() + max(0.0, self._limit.left())
         self._fit = self._forecast.fit(seconds)
@@ -70,31 +74,47 @@ class Outlook:
         return each.before + each.least <= self._limit.left()
 
     def has_room_for_launch(self, indices: Iterable[int]) -> bool:
-        """Whether another launch of these problems fits: of all that were measured before, or else of any."""
-        if self._forecast is None:
-            return True
-        needed = {
-            index: each.before + each.least
+        """Whether another launch of one at least of these problems fits."""
+        needed = [
+            each.before + each.least
             for index in indices
             for each in [self._ahead(index, again=self._was_checked(index))]
-        }
-        seen = [seconds for index, seconds in needed.items() if self._was_checked(index)]
-        wanted = sum(seen) if seen else min(needed.values(), default=0.0)
-        return self._ledger.start() + wanted <= self._limit.left()
+        ]
+        return self._ledger.start() + min(needed, default=0.0) <= self._limit.left()
+
+    def share_anew(self, launch: int, index: int) -> None:
+        """Share the time among as many launches as it has room for, by what checks have taken so far.
+
+        To be asked once a problem is checked, before its turns: an interval over launches is worth more than turns in
+        one of them, and a forecast may have been far too dear.
+        """
+        self._learn_pace()
+        if self._forecast is None or self._fit is None or self._limit.left() == math.inf:
+            return
+        taking_part = [other for other in range(len(self._keys)) if other not in self._fit.left_out]
+        to_come = [other for other in taking_part if other > index and (other, launch) not in self._done]
+        here = [self._ahead(other, again=launch > 1) for other in to_come]
+        again = [self._ahead(other, again=True) for other in taking_part]
+        left = self._limit.left() - self._slice(index, again=launch > 1).least
+        left -= sum(each.before + each.least for each in here)
+        launches, each_seconds = launch, self._ledger.start() + sum(each.before + each.least for each in again)
+        while launches < self._plan.launches and left >= each_seconds:
+            launches, left = launches + 1, left - each_seconds
+        self._ledger.expects(launches)
 
     @contextmanager
     def slice(self, index: int, launch: int, again: bool) -> Iterator[None]:
         """One problem in one launch is gone through meanwhile: learn what it takes."""
         expected, before = self._slice(index, again), self._ledger.effort()
+        self._under_way = expected, before
         yield
+        self._learn_pace()
         after = self._ledger.effort()
         compiled, oracle = after.compile - before.compile, after.oracle - before.oracle
         checked, turns = after.check - before.check, after.turns - before.turns
         took = Slice(compiled, oracle, max(0.0, checked - compiled - oracle), turns, expected.least)
         if self._ledger.was_hurried:
             took = replace(took, turns=max(turns, expected.turns))
-        self._expected += expected.before
-        self._took += took.before
         self._done.add((index, launch))
         if self._keys:
             self._learnt[f"{self._keys[index]} again" if again else self._keys[index]] = took
@@ -120,6 +140,13 @@ class Outlook:
         if self._learnt and self._plan.limit_seconds is not None:
             remembered.save(self._learnt)
 
+    def _learn_pace(self) -> None:
+        if self._under_way is not None:
+            expected, before = self._under_way
+            self._under_way = None
+            self._expected += expected.before
+            self._took += self._ledger.effort().check - before.check
+
     def _was_checked(self, index: int) -> bool:
         return any(done == index for done, _ in self._done)
 
@@ -136,4 +163,7 @@ class Outlook:
         if again and self._keys and f"{self._keys[index]} again" in self._learnt:
             return expected
         pace = self._took / self._expected if self._expected else 1.0
-        return expected.times(min(max(pace, 1 / _MOST_PACE), _MOST_PACE))
+        likely = expected.times(min(max(pace, 1 / _MOST_PACE), _MOST_PACE))
+        # What the first launch took is no forecast.
+        once = self._learnt.get(self._keys[index]) if again and self._keys else None
+        return min(likely, once.again(), key=lambda each: each.before) if once else likely
