@@ -52,7 +52,8 @@ class Candidate:
 
 @dataclass
 class Cell:
-    """One problem: ``candidates`` agreed, were timed and keep the limits; ``refused`` says why each other one isn't.
+    """One problem: ``candidates`` agreed, were timed and keep the limits; ``refused`` says why each other one isn't,
+    and ``beyond`` are those of them that break a limit.
 
     ``weight`` is how much its regret counts beside others': 1, or its share of a workload's time in any unit.
     """
@@ -60,6 +61,7 @@ class Cell:
     problem: Problem
     candidates: dict[str, Candidate] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    beyond: set[str] = field(default_factory=set)
     noise_floor: float = 0.0
     weight: float = 1.0
 
@@ -103,6 +105,8 @@ def _of_machine(records: list[Record], limits: Limits, question: Question) -> Ev
         cell, name = cells[key[0]], key[1]
         if found.status != "ok":
             cell.refused[name] = f"{found.status}: {found.reason}" if found.reason else found.status
+        elif key in timed and not math.isfinite(latencies[key].mean + timed[key].floor):
+            cell.refused[name] = f"its {question} latency, or the run's noise floor, is no number"
         elif key not in timed:
             cell.refused[name] = f"no {question} latency" + (f": {found.reason}" if found.reason else "")
         else:
@@ -111,6 +115,7 @@ def _of_machine(records: list[Record], limits: Limits, question: Question) -> Ev
             cell.noise_floor = max(cell.noise_floor, timed[key].floor)
             if reason := _breach(candidate, limits):
                 cell.refused[name] = reason
+                cell.beyond.add(name)
             else:
                 cell.candidates[name] = candidate
     commits = dict.fromkeys(found.commit for found in stands.values() if found.commit)

@@ -60,11 +60,15 @@ def choose(
     ] = None,
     today: Annotated[str, typer.Option(help="The backend that serves the workload today.")] = "",
     policy: Annotated[Path | None, typer.Option(help='Write the choice here, for backend="auto".')] = None,
+    chart: Annotated[
+        Path | None, typer.Option(help="Draw latency against error and memory here: .png, .svg or .pdf.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One object a decision in place of the tables.")] = False,
 ) -> None:
     """Choose a backend for each machine and regime, or abstain and say which run would settle it."""
     limits = (max_error, None if max_memory is None else size(max_memory))
     outputs.check_file(policy, "--policy")
+    outputs.check_picture(chart, "--chart")
     if today and not workload:
         raise typer.BadParameter("--today: wanted beside --workload; got none")
     from rls_bench.choose import Limits, as_policy, gather
@@ -81,6 +85,13 @@ def choose(
     served = [traffic_time.served(evidence, workload, today) for evidence in machines] if workload else []
     machines = [one.traffic.evidence for one in served] or machines
     decided = [(evidence, decide_all(evidence, objective.value)) for evidence in machines]
+    if chart:
+        from rls_bench.choose import chart as charts
+
+        try:
+            charts.draw(chart, decided)
+        except ValueError as error:
+            raise typer.BadParameter(f"--chart: {error}") from error
     kept: tuple[Policy, ...] = ()
     if policy:
         weighed = [(workload, one.workload.fingerprint) for one in served] if workload else [None] * len(decided)
@@ -99,12 +110,16 @@ def choose(
             commits = ", ".join(commit[:12] for commit in evidence.older)
             console.print(f"of each cell the newest commit counts; left out: {commits}", soft_wrap=True)
         console.print(_choices(decisions), _front(decisions))
+        for name, reasons in _beyond(evidence).items():
+            console.print(f"beyond the budget: {name}: {reasons}", soft_wrap=True)
         for decision in decisions:
             if decision.backend is None:
                 where = f"{decision.regime}, {decision.lengths}: {decision.why}. Settle it: {decision.settle}"
                 console.print(f"abstain: {where}", soft_wrap=True)
         if served:
             traffic_time.show(console, served[place], decisions)
+    if chart:
+        console.print(f"wrote {chart}", soft_wrap=True)
     if policy:
         several = f", a section for each of {len(decided)} machines" * (len(decided) > 1)
         beside = f"; {len(kept)} of other machines stay" * bool(kept)
@@ -166,15 +181,28 @@ def _choices(decisions: list[Decision]) -> Table:
 def _front(decisions: list[Decision]) -> Table:
     from rich.table import Table
 
-    columns = ("regime", "key length", "backend", "latency", "energy", "error", "Pareto")
-    table = Table(*columns, title="Latency, energy and error", title_justify="left", box=None, pad_edge=False)
+    columns = ("regime", "key length", "backend", "latency", "energy", "error", "peak MiB", "Pareto")
+    table = Table(*columns, title="Latency, energy, error and memory", title_justify="left", box=None, pad_edge=False)
     for found in decisions:
         for one in found.standings:
             energy = "" if one.energy is None else f"{one.energy:.2f} ×"
             error = "" if one.error is None else f"{one.error:.2g}"
-            figures = (f"{one.latency:.2f} ×", energy, error, "front" if one.on_front else "")
+            peak = "" if one.peak_bytes is None else f"{one.peak_bytes / 2**20:.1f}"
+            figures = (f"{one.latency:.2f} ×", energy, error, peak, "front" if one.on_front else "")
             table.add_row(found.regime, found.lengths, one.backend, *figures)
     return table
+
+
+def _beyond(evidence: Evidence) -> dict[str, str]:
+    """Who breaks a limit, and how on each problem."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for cell in evidence.cells:
+        for name in sorted(cell.beyond):
+            found.setdefault(name, {}).setdefault(cell.refused[name], []).append(cell.problem.title)
+    return {
+        name: "; ".join(f"{reason} ({', '.join(titles)})" for reason, titles in reasons.items())
+        for name, reasons in sorted(found.items())
+    }
 
 
 def _percent(value: float | None) -> str:

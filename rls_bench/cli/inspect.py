@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rls_bench.cli import outputs
+from rls_bench.cli import outputs, problem_argument
 from rls_bench.errors import InspectionError
 
 if TYPE_CHECKING:
     from rls_bench.cli.console import Console
     from rls_bench.inspector.baseline import Listing
     from rls_bench.inspector.inspection import Case, Inspection
+    from rls_bench.problems.problem import Problem
 
 _TABLE_COLUMNS = 200
 
 
 def inspect(
+    problem: Annotated[
+        str, typer.Argument(help="What --l2 replays, in words ('B1 H32/8 L4096 D128 bf16 causal') or SUITE:NUMBER.")
+    ] = "",
     arch: Annotated[list[str] | None, typer.Option(help="Such as sm_90; may be repeated. Default: all six.")] = None,
     only: Annotated[
         list[str] | None,
@@ -59,8 +63,15 @@ def inspect(
     if only and not wanted:
         raise InspectionError(f"--only: no case of {', '.join(arch or LIMITS)} has all of: {', '.join(only)}")
     with_l2 = l2 or chart is not None
+    if problem and not with_l2:
+        raise typer.BadParameter(f"problem: wanted beside --l2, which replays it; got {problem!r} alone")
+    asked = problem_argument.parse(problem, "cuda") if problem else None
     # The replay needs one kernel's tiles, whatever else was asked for.
-    wanted += [case for case in shipped if with_l2 and case.variant == l2_sweep.VARIANT and case not in wanted]
+    replayed = [case for case in shipped if with_l2 and case.variant == l2_sweep.variant(asked or l2_sweep.PROBLEM)]
+    if asked and not replayed:
+        titles = dict.fromkeys(case.variant.title for case in shipped if case.variant.kernel == "prefill")
+        raise InspectionError(f"--l2: wanted a problem of one of {', '.join(titles)}; got {asked.title}")
+    wanted += [case for case in replayed if case not in wanted]
     listing, skipped = _inspected(wanted, jobs, fresh)
     skipped |= {name: f"unknown; known are {', '.join(LIMITS)}" for name in arch or [] if name not in LIMITS}
     console = Console()
@@ -72,11 +83,11 @@ def inspect(
         console.print(tables.mix(listing))
     if sass:
         _print_loops([case for case in wanted if case.arch not in skipped])
-    listing = _with_models(listing, console, with_l2)
+    listing = _with_models(listing, console, with_l2, asked)
     if chart and listing.model_l2:
         from rls_bench.inspector.chart import draw
 
-        draw(chart, listing.model_l2)
+        draw(chart, listing.model_l2, l2_sweep.title(asked or l2_sweep.PROBLEM))
         typer.echo(f"chart: {chart}")
     if json:
         baselines.write(json, listing)
@@ -124,18 +135,20 @@ def _inspected(wanted: list[Case], jobs: int | None, fresh: bool) -> tuple[Listi
     return Listing(toolchain(), kept, taxes, bars.judge(kept, taxes)), skipped
 
 
-def _with_models(listing: Listing, console: Console, with_l2: bool) -> Listing:
-    """``listing`` with the models' predictions, printed."""
+def _with_models(listing: Listing, console: Console, with_l2: bool, asked: Problem | None) -> Listing:
+    """``listing`` with the models' predictions, printed; the L2 model's of ``asked``, where that is given."""
     from rls_bench.inspector import floors, l2_sweep, tables
 
     predicted = [floors.predictions(problem, listing.inspections) for problem in floors.EXAMPLES]
     for predictions in filter(None, predicted):
         console.print(tables.floors(predictions))
-    swept = l2_sweep.sweep(listing.inspections) if with_l2 else []
+    swept = l2_sweep.sweep(listing.inspections, asked) if with_l2 else []
+    replayed = asked or l2_sweep.PROBLEM
     if swept:
-        console.print(tables.replays(swept))
+        console.print(tables.replays(swept, l2_sweep.title(replayed)))
     elif with_l2:
-        typer.echo(f"l2: nothing to replay, for {l2_sweep.VARIANT.title} compiled for none of these architectures")
+        kernel = l2_sweep.variant(replayed).title
+        typer.echo(f"l2: nothing to replay, for {kernel} compiled for none of these architectures")
     return replace(listing, model_floors=[one for predictions in predicted for one in predictions], model_l2=swept)
 
 

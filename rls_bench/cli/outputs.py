@@ -23,6 +23,13 @@ def check_file(path: Path | None, option: str) -> None:
         check_folder(path.parent, option)
 
 
+def check_picture(path: Path | None, option: str) -> None:
+    """As ``check_file``; and the name must end as a picture's that can be drawn."""
+    check_file(path, option)
+    if path and path.suffix not in (".png", ".svg", ".pdf"):
+        raise typer.BadParameter(f"{option}: wanted a name that ends in .png, .svg or .pdf; got {str(path)!r}")
+
+
 def check_folder(path: Path | None, option: str) -> None:
     """Make ``path``; raise a typer.BadParameter where it cannot be, or nothing can be written there."""
     if path is None:

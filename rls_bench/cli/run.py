@@ -55,6 +55,9 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of inputs and of the order of turns.")] = None,
     race: Annotated[bool, typer.Option(help="Stop early what is far behind the best.")] = True,
     probe: Annotated[list[str] | None, typer.Option(help="A probe by name; repeat for several.")] = None,
+    today: Annotated[
+        str, typer.Option(help="The backend that the summary holds the fastest against [what torch would take].")
+    ] = "",
     detail: Annotated[bool, typer.Option("--detail", help="A table for each problem, however many they are.")] = False,
     resume: Annotated[
         Path | None, typer.Option(help="Finish the run that was killed beside this results file.")
@@ -89,6 +92,8 @@ def run(
         plan = _plan(chosen, backend, dtype, inputs, budget, launches, seed, race, probe)
         path = out or Path("results") / f"{datetime.now():%Y-%m-%dT%H-%M-%S}.jsonl"
     outputs.check_file(path, "--out")
+    if today and today not in plan.backends:
+        raise typer.BadParameter(f"--today: wanted one that is measured, {', '.join(plan.backends)}; got {today!r}")
     try:
         summary = with_progress(lambda progress: runner.run(plan, path, resume=resume is not None, progress=progress))
     except KeyboardInterrupt:
@@ -99,7 +104,8 @@ def run(
     latencies = Latencies(summary.records)
     in_detail = detail or len(groups) <= tables.FEW
     if not in_detail:
-        console.print(tables.summary(groups, summary.noise_floor, latencies))
+        now = (today,) if today else tables.PLAIN_TORCH
+        console.print(tables.summary(groups, summary.noise_floor, latencies, now))
         console.print(f"each backend: --detail, or rls-bench show {path}", soft_wrap=True)
     for group in groups if in_detail else ():
         tables.show(console, group, summary.noise_floor, latencies)

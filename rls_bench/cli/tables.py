@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rls_bench.records.statistics import Interval
 
 FLOOR = "unsteered"
+# What a user of torch alone gets, the likeliest first: torch tries its fused kernels before what holds every score.
+PLAIN_TORCH = ("sdpa-cpu", "sdpa-efficient", "sdpa-cudnn", "sdpa-math", "eager")
 # Problems that have a table each; of more there is one line each, and the tables on demand.
 FEW = 6
 # Each of these says that a backend is broken, not that this machine or problem is beyond it.
@@ -95,18 +97,26 @@ def _table(records: Sequence[Record], noise_floor: float | None, latencies: Late
 
 @dataclass(frozen=True)
 class Judged:
-    """The fastest correct backend of one problem, what it cannot be told from, and its cost over plain attention."""
+    """The fastest correct backend of one problem, what it cannot be told from, and its cost over plain attention.
+
+    ``over_today`` is its time over that of ``today``, the backend taken now; None and "" where that has no time.
+    """
 
     backend: str
     milliseconds: float
     tied: list[str]
     over_floor: float | None
+    today: str = ""
+    over_today: float | None = None
 
 
 def judged(
-    records: Sequence[Record], noise_floor: float | None = None, latencies: Latencies | None = None
+    records: Sequence[Record],
+    noise_floor: float | None = None,
+    latencies: Latencies | None = None,
+    today: Sequence[str] = PLAIN_TORCH,
 ) -> Judged | None:
-    """Of one problem; None where no correct backend was timed.
+    """Of one problem; None where no correct backend was timed. The first of ``today`` that was is held against it.
 
     What cannot be told: where the 95 % interval of the ratio holds 1, or the ratio is within the noise floor. A backend
     that was raced out is slower for certain, and its few samples make it no winner.
@@ -133,7 +143,10 @@ def judged(
     ]
     floor = next((latencies.estimate(r, questions[0]) for r in records if r.backend == r.label == FLOOR), None)
     over_floor = math.exp(best.mean - floor.mean) if floor else None
-    return Judged(fastest.backend, math.exp(best.mean) / 1e6, tied, over_floor)
+    times = {record.backend: latency for latency, record in timed}
+    now = next((name for name in today if name in times), "")
+    over_today = math.exp(best.mean - times[now].mean) if now else None
+    return Judged(fastest.backend, math.exp(best.mean) / 1e6, tied, over_floor, now, over_today)
 
 
 def verdict(records: Sequence[Record], noise_floor: float | None = None, latencies: Latencies | None = None) -> str:
@@ -148,23 +161,29 @@ def verdict(records: Sequence[Record], noise_floor: float | None = None, latenci
     return f"{where}: fastest correct backend is {found.backend}, {_three_digits(found.milliseconds)} ms{cost}{same}"
 
 
-def summary(groups: Sequence[Sequence[Record]], noise_floor: float | None, latencies: Latencies) -> Table:
-    """One line a problem, where a table for each would be too many to read."""
+def summary(
+    groups: Sequence[Sequence[Record]],
+    noise_floor: float | None,
+    latencies: Latencies,
+    today: Sequence[str] = PLAIN_TORCH,
+) -> Table:
+    """One line a problem, where a table for each would be too many to read; ``today`` as in ``judged``."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    columns = ("problem", "fastest correct", "ms", "× unsteered", "not to be told from")
+    columns = ("problem", "fastest correct", "ms", "× today", "× unsteered", "not to be told from")
     result = Table(*columns, box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
     result.padding = (0, 1, 0, 0)
     for records in groups:
         problem = records[0].problem
         where = f"{problem.name}: {problem.title}" if problem.name else problem.title
-        found = judged(records, noise_floor, latencies)
+        found = judged(records, noise_floor, latencies, today)
         if found is None:
-            result.add_row(where, "none was timed", "", "", "")
+            result.add_row(where, "none was timed", "", "", "", "")
             continue
         cost = "" if found.over_floor is None else f"{found.over_floor:.2f}"
-        result.add_row(where, found.backend, _three_digits(found.milliseconds), cost, ", ".join(found.tied))
+        gain = "" if found.over_today is None else f"{found.over_today:.2f} {found.today}"
+        result.add_row(where, found.backend, _three_digits(found.milliseconds), gain, cost, ", ".join(found.tied))
     return result
 
 

@@ -50,9 +50,7 @@ def workload(
 ) -> None:
     """Show a recorded workload by share of calls and time, and the few problems that represent it."""
     outputs.check_file(out, "--out")
-    outputs.check_file(chart, "--chart")
-    if chart and chart.suffix not in (".png", ".svg", ".pdf"):
-        raise typer.BadParameter(f"--chart: wanted a name that ends in .png, .svg or .pdf; got {str(chart)!r}")
+    outputs.check_picture(chart, "--chart")
     from rls_bench.problems import workload as workloads
     from rls_bench.traffic import grouping
 

@@ -10,7 +10,7 @@ from rls_bench.inspector.l2 import Replay
 from rls_bench.inspector.tables import short
 
 
-def draw(path: Path, swept: Sequence[l2_sweep.Swept]) -> None:
+def draw(path: Path, swept: Sequence[l2_sweep.Swept], title: str) -> None:
     """Predicted L2 hit rate, and DRAM traffic over the least possible, against sequence length.
 
     One colour a GPU, from all of its L2 to half of it.
@@ -60,7 +60,7 @@ def draw(path: Path, swept: Sequence[l2_sweep.Swept]) -> None:
     names += ["all of L2 serves the replay", "half of it does; read the band as a bracket"]
     # Below, where it hides no line.
     figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
-    figure.suptitle(f"MODEL, not measured: LRU replay of the prefill kernel, {l2_sweep.TITLE} (?: size recalled)")
+    figure.suptitle(f"MODEL, not measured: LRU replay of the prefill kernel, {title} (?: size recalled)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rls_bench.errors import InspectionError
 from rls_bench.inspector.gpus import Gpu, gpus
 from rls_bench.inspector.inspection import Inspection, Variant
 from rls_bench.inspector.l2 import Replay, Tiling, replay
-from rls_bench.problems.problem import Problem
+from rls_bench.problems.problem import DTYPE_SHORT, Problem
 
-# What `sweep` replays, at each length.
+# What `sweep` replays at each length, where nothing else is asked for.
 PROBLEM = Problem(
     batch=1,
     query_heads=32,
@@ -22,9 +24,6 @@ PROBLEM = Problem(
     dtype="bfloat16",
     is_causal=True,
 )
-# The kernel whose tiles are replayed.
-VARIANT = Variant("prefill", PROBLEM.head_dim, "bf16", is_causal=True)
-TITLE = PROBLEM.title.replace(f"L{PROBLEM.key_length} ", "")
 LENGTHS = tuple(1024 << power for power in range(8))
 
 
@@ -38,20 +37,44 @@ class Swept:
     half: Replay
 
 
-def sweep(inspections: Sequence[Inspection]) -> list[Swept]:
-    """Replays of ``PROBLEM`` at each of ``LENGTHS`` on every GPU whose architecture's prefill kernel was inspected.
+def variant(problem: Problem) -> Variant:
+    """The kernel whose tiles are replayed. Raises InspectionError where prefill is not what it is."""
+    if problem.regime != "prefill":
+        raise InspectionError(f"the replay is of the prefill kernel: wanted more than 16 queries; got {problem.title}")
+    if problem.head_dim != problem.value_dim:
+        raise InspectionError(f"the replay is of kernels with equal head dims; got {problem.title}")
+    return Variant(
+        "prefill",
+        problem.head_dim,
+        DTYPE_SHORT[problem.dtype],
+        is_causal=problem.is_causal,
+        eps=problem.eps > 0,
+        stats=problem.return_stats,
+        strength_layout=problem.strength_layout,
+    )
 
-    Tiles and blocks an SM are those of the steered kernel, as inspected.
+
+def title(problem: Problem) -> str:
+    """``problem`` without its lengths."""
+    return " ".join(word for word in problem.title.split() if not re.fullmatch(r"L[qk]?\d+", word))
+
+
+def sweep(inspections: Sequence[Inspection], asked: Problem | None = None) -> list[Swept]:
+    """Replays of ``asked``, or else of ``PROBLEM`` at each of ``LENGTHS``, on every GPU whose kernel was inspected.
+
+    Tiles and blocks an SM are those of the kernel that serves it, as inspected.
     """
-    kernels = {one.arch: one for one in inspections if one.variant == VARIANT and one.fits}
+    its_variant = variant(asked or PROBLEM)
+    kernels = {one.arch: one for one in inspections if one.variant == its_variant and one.fits}
+    usual = [replace(PROBLEM, query_length=length, key_length=length) for length in LENGTHS]
+    problems = usual if asked is None else [asked]
     found = []
     for gpu in gpus().values():
         kernel = kernels.get(gpu.arch)
         if kernel is None:
             continue
         tiling = Tiling(kernel.block_m, kernel.block_n, gpu.sms * kernel.blocks_per_sm)
-        for length in LENGTHS:
-            problem = replace(PROBLEM, query_length=length, key_length=length)
+        for problem in problems:
             whole, half = (replay(problem, tiling, size) for size in (gpu.l2_bytes, gpu.l2_bytes // 2))
-            found.append(Swept(gpu, length, whole, half))
+            found.append(Swept(gpu, problem.key_length, whole, half))
     return found

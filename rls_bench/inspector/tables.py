@@ -103,11 +103,11 @@ def _figure(value: float, is_unsure: bool) -> str:
     return f"{value:.1f}{'?' if is_unsure else ''}"
 
 
-def replays(swept: Sequence[l2_sweep.Swept]) -> Table:
+def replays(swept: Sequence[l2_sweep.Swept], title: str) -> Table:
     """Predicted hit rates by length, how long a sequence leaves K, V and b in L2, and DRAM traffic at the longest."""
     lengths = sorted({row.length for row in swept})
     table = _table(
-        f"MODEL, not measured: L2 read hit rate of prefill, {l2_sweep.TITLE}, by number of keys ({_UNSURE})",
+        f"MODEL, not measured: L2 read hit rate of prefill, {title}, by number of keys ({_UNSURE})",
         *("GPU", "L2 MB", *(short(length) for length in lengths)),
         *("K, V stay up to", "b stays up to", f"DRAM GB at {short(lengths[-1])}", "of least", "measured"),
     )

@@ -37,7 +37,9 @@ def shapes(problem: Problem) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
 def upstream(problem: Problem) -> Tensor:
     """The gradient that comes back to the output, [B, Hq, Lq, Dv] in query's dtype: standard normal, ever the same."""
     shape = problem.batch, problem.query_heads, problem.query_length, problem.value_dim
-    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(math.prod(shape)))
+    drawn = torch.randn(
+        shape, generator=torch.Generator().manual_seed(math.prod(shape)), dtype=torch.float32, device="cpu"
+    )
     return drawn.to(device=problem.device, dtype=getattr(torch, problem.dtype))
 
 
@@ -56,7 +58,7 @@ def prepared(backend: Backend, inputs: Inputs) -> Call:
     forward = backend.prepare(replace(inputs, **leaves))
     output_gradient, wanted = upstream(problem), list(leaves.values())
     rows = problem.batch, problem.query_heads, problem.query_length
-    ones = torch.ones(rows, device=problem.device)
+    ones = torch.ones(rows, dtype=torch.float32, device=problem.device)
 
     def call() -> Any:
         result = forward()

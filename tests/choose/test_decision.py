@@ -181,6 +181,20 @@ def test_the_front_keeps_what_nothing_beats() -> None:
     assert found.standings[1].latency == pytest.approx(3.0, rel=1e-3)
 
 
+def test_memory_keeps_a_backend_on_the_front() -> None:
+    small, large = (
+        steady(name, cost, peak_bytes=size) for name, cost, size in (("eager", 3.0, 1 << 20), ("cpu", 1.0, 2 << 20))
+    )
+    (found,) = decide(small, large)
+    assert [(one.backend, one.peak_bytes, one.on_front) for one in found.standings] == [
+        ("cpu", 2 << 20, True),
+        ("eager", 1 << 20, True),
+    ]
+    # Where one backend's is not known, memory decides nothing.
+    (found,) = decide(replace(small, peak_bytes=None), large)
+    assert [one.on_front for one in found.standings] == [True, False]
+
+
 def test_machines_and_versions_are_apart_and_twins_together() -> None:
     here, there = steady("cpu", 1.0), steady("cpu", 1.0, machine=GPU)
     newer = steady("cpu", 1.0, machine=replace(CPU, torch="2.14.0"))

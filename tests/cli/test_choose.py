@@ -71,6 +71,26 @@ def test_memory_is_a_size(tmp_path: Path, size: str, chosen: bool) -> None:
     assert ("2 MiB above 1 MiB" in output) is not chosen
 
 
+def test_who_is_beyond_the_budget_is_told_beside_the_choice(tmp_path: Path) -> None:
+    cheap, dear = records()
+    output = call(tmp_path, [cheap, replace(dear, peak_bytes=9 << 20)], "--max-memory", "4MiB").output
+    assert "choice  next costs" in output
+    assert f"beyond the budget: sdpa-cpu: 9 MiB above 4 MiB ({dear.problem.title})" in output
+    assert "beyond the budget" not in call(tmp_path, [cheap, dear], "--max-memory", "4MiB").output
+
+
+def test_the_front_is_drawn(tmp_path: Path) -> None:
+    chart = tmp_path / "front.svg"
+    result = call(tmp_path, records(), "--chart", str(chart))
+    assert result.exit_code == 0, result.output
+    assert f"wrote {chart}" in result.output
+    drawn = chart.read_text(encoding="utf-8")
+    assert all(f"<!-- {word} -->" in drawn for word in ("cpu", "sdpa-cpu", "error", "peak MiB"))
+    assert call(tmp_path, records(), "--chart", "front.xyz").exit_code == 2
+    silent = call(tmp_path, [record("cpu", problem(), status="unsupported", reason="no")], "--chart", str(chart))
+    assert "no regime has backends" in " ".join(silent.output.replace("│", " ").split())
+
+
 def test_wrong_calls(tmp_path: Path) -> None:
     result = call(tmp_path, records(), "--max-memory", "plenty")
     assert result.exit_code == 2

@@ -54,6 +54,20 @@ def test_a_narrow_terminal_cuts_no_figure_short(run, monkeypatch):
     assert "128×64 w8 s2" in output
 
 
+def test_the_replay_is_of_the_problem_in_words(run):
+    result = run("--l2", "B2 H32/8 L1024 D128 bf16 causal")
+    assert result.exit_code == 0, result.output
+    assert "prefill, B2 H32/8 D128 bf16 causal, by number of keys" in result.output
+    assert "2k" not in result.output.split("by number of keys")[1].split("A100")[0]
+    for words, complaint in (
+        ("B2 H32/8 L1024 D96 bf16 causal", "wanted a problem of one of prefill D128 bf16"),
+        ("B1 H32/8 Lq1 Lk1024 D128 bf16", "wanted more than 16 queries"),
+    ):
+        assert complaint in str(run("--l2", words).exception)
+    assert run("B1 H32/8 L1024 D128 bf16 causal").exit_code == 2
+    assert run("--l2", "B1 H32/8 L1024 D128 bf16 casual").exit_code == 2
+
+
 def test_models_are_labelled_and_claim_no_measurement(run):
     output = run("--l2").output
     assert output.count("MODEL, not measured") == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from drawn_records import launches, problem, record
 
@@ -40,3 +42,22 @@ def test_a_line_a_problem_holds_what_the_verdict_says(capsys: pytest.CaptureFixt
     assert f"fastest correct backend is {judged.backend}, " in verdict
     assert f"(not to be told from {judged.tied[0]})" in verdict
     assert tables.verdict(found[1], 0.01, latencies).endswith("no correct backend was timed")
+
+
+def test_the_fastest_is_held_against_what_is_taken_today(capsys: pytest.CaptureFixture[str]) -> None:
+    found = groups()
+    latencies = Latencies([one for group in found for one in group])
+
+    def told(*today: str) -> str:
+        Console().print(tables.summary(found, 0.01, latencies, *([today] if today else [])))
+        return " ".join(capsys.readouterr().out.split())
+
+    # Torch alone has but eager here.
+    assert re.search(r" (0\.99|1\.00|1\.01) eager ", told())
+    judged = tables.judged(found[0], 0.01, latencies, ("sdpa-cpu", "flex"))
+    assert judged is not None
+    assert judged.today == "flex"
+    assert judged.over_today == pytest.approx(2 / 9, rel=0.02)
+    assert f" {judged.over_today:.2f} flex " in told("sdpa-cpu", "flex")
+    assert "× today" in told("keyfold")
+    assert tables.judged(found[0], 0.01, latencies, ("keyfold",)).over_today is None  # type: ignore[union-attr]
