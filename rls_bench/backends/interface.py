@@ -80,10 +80,10 @@ class Backend:
     ``available`` speaks of this machine, ``supports`` of one problem, ``measurable`` says whether a latency taken here
     would mean anything (an interpreter's would not). All three are cheap and touch no tensor.
 
-    ``prepare`` does what is done once (compile, build masks, pack a cache) and returns a call; what production must redo
-    for each new saliency stays inside that call. Each docstring says which is which. ``launch`` makes ready for many
-    calls of one kind what ``prepare`` makes ready for one: plans run it, and where a backend has one of its own, it is
-    what is timed, too; ``prepare``'s call is timed where it hasn't. A call returns a Tensor
+    ``prepare`` does what is done once (compile, build masks, pack a cache) and returns a call; what production must
+    redo for each new saliency stays inside that call. Each docstring says which is which. ``launch`` makes ready for
+    many calls of one kind what ``prepare`` makes ready for one: plans run it, and where a backend has one of its own,
+    it is what is timed, too; ``prepare``'s call is timed where it hasn't. A call returns a Tensor
     [B, Hq, Lq, Dv] in query's dtype, or ``(Tensor, AttentionStats)`` where ``problem.return_stats``. It is
     differentiable in query, key, value, bias and strength when ``supports`` accepts ``problem.requires_grad``.
     """
