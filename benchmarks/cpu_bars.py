@@ -58,9 +58,10 @@ def medians(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
 def prepared(backend: str, problem: Any) -> Callable[[], Any]:
     """The timed call of a backend on the drawn inputs of ``problem``."""
     from rls_bench.backends import registry
+    from rls_bench.planning.repeated import repeated
     from rls_bench.problems.draw import draw
 
-    return registry.get(backend).prepare(draw(problem))
+    return repeated(registry.get(backend), draw(problem))
 
 
 def prefill_bars(dtype: str, rounds: int) -> list[Figure]:

@@ -219,7 +219,7 @@ def intervals(draws: int) -> Iterator[Row]:
                     for name, other in others:
                         over = other.latency.over(first[1].latency)
                         true = math.log((1 + 4 * at + int(name[-1])) / (1 + 4 * at + int(first[0][-1])))
-                        missed_here.append(abs(over.mean - true) > over.reach(0.90))
+                        missed_here.append(not abs(over.mean - true) <= over.reach(0.90))
                 ratios += np.mean(missed_here) / rounds
             name = f"{law}, {launches} launches"
             yield Row(name, "run: 95 % intervals that miss", missed / (rounds * len(records)), 0.07)
@@ -270,7 +270,7 @@ def _stopping(draws: int, scatter: float) -> Iterator[Row]:
         for cell, latency in found.items():
             count = len(cell.launches("warm"))
             has_stopped = cell not in going
-            miss = abs(latency.mean) > latency.reach(looked(0.95, looks(count, 3)) if has_stopped else 0.95)
+            miss = not abs(latency.mean) <= latency.reach(looked(0.95, looks(count, 3)) if has_stopped else 0.95)
             missed, total, used = missed + miss, total + 1, used + count
             stopped, missed_stopped = stopped + has_stopped, missed_stopped + (miss and has_stopped)
     name = f"launches scatter by {scatter:.1%}, stop at ± 1 %"
@@ -300,7 +300,7 @@ def alike(draws: int) -> Iterator[Row]:
             pairs = 1e6 * np.exp(noise.draw(rng, law, 14, 3))
             floor = noise_floor([(pairs[2 * at].tolist(), pairs[2 * at + 1].tolist()) for at in range(6)]) or 0.0
             one, twin = (np.mean(log_medians(pairs[12 + side].tolist())) for side in range(2))
-            exceeded += abs(math.expm1(one - twin)) > floor
+            exceeded += not abs(math.expm1(one - twin)) <= floor
         for _ in range(max(draws // 2, 8)):
             both = 1e6 * np.exp(noise.draw(rng, law, 140, 3))
             records = [
@@ -391,7 +391,7 @@ def policy(draws: int) -> Iterator[Row]:
             if advice and advice.backends:
                 found = {name: cost(at) for name, cost in costs.items()}
                 regrets.append(found[advice.backends[0]] / min(found.values()) - 1)
-                beyond.append(regrets[-1] > bound)
+                beyond.append(not regrets[-1] <= bound)
     name = "between four measured lengths"
     yield Row(name, "regret of auto, mean", float(np.mean(regrets)))
     yield Row(name, "regret of auto, 99th percentile", float(np.quantile(regrets, 0.99)), 0.01)

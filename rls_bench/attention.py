@@ -64,8 +64,9 @@ def steered_attention(
     -3.4e38; logits beyond 1e16 are all that float64 tells apart itself. It is never a plausible number where a kernel
     can't do that: such a backend refuses values that it can read (``valuefold``, ``keyfold`` in float16), or gives NaN
     (scores that overflow query's dtype in ``eager``, or float32). "cpu" works such rows out in float64. Where values
-    aren't read (``check_values``), "triton" and "keyfold" let λ b saturate. What padding holds is never seen, NaN
-    included: backends on torch's kernels zero it, which takes a copy of keys and values where lengths are given.
+    aren't read (``check_values``), "triton" and "keyfold" let λ b saturate, and "triton" with eps tells scores apart
+    beside any λ b, as exact sums would. What padding holds is never seen, NaN included: backends on torch's kernels
+    zero it, which takes a copy of keys and values where lengths are given.
 
     Derivatives: the output's and the statistics' flow to query, key, value, bias and strength, where the backend gives
     any. Forward mode is for "eager" and "sdpa-math"; the others raise.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
+from rls_bench.errors import BackendUnavailable, BackendUnsupported
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
@@ -100,6 +102,30 @@ class OutOfMemory(Healthy):
 class Raises(Healthy):
     def call(self, inputs: Inputs) -> Any:
         raise RuntimeError("no kernel image")
+
+
+class Lacking(Healthy):
+    """Finds only as it prepares that this machine lacks what it needs, as where a compiler fails."""
+
+    def prepare(self, inputs: Inputs) -> Call:
+        raise BackendUnavailable("the compiler could not compile the kernel: fatal error: no space")
+
+
+class Declining(Healthy):
+    """Finds only as it prepares that it cannot do the problem."""
+
+    def prepare(self, inputs: Inputs) -> Call:
+        raise BackendUnsupported("backend 'declining': wanted other numbers")
+
+
+class Crowded(Healthy):
+    """Has a compiler that finds the disk full, and wraps that in an error of its own."""
+
+    def prepare(self, inputs: Inputs) -> Call:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/kernel.o")
+        except OSError as error:
+            raise RuntimeError("the graph cannot be compiled") from error
 
 
 class Wrong(Healthy):
@@ -308,6 +334,9 @@ HARD_EXIT = HardExit()
 DEVICE_FAULT = DeviceFault()
 OUT_OF_MEMORY = OutOfMemory()
 RAISES = Raises()
+LACKING = Lacking()
+DECLINING = Declining()
+CROWDED = Crowded()
 WRONG = Wrong()
 NOT_A_NUMBER = NotANumber()
 UNWRITTEN = Unwritten()

@@ -50,9 +50,9 @@ def steered_attention_oracle(
     batch, query_heads, query_length, head_dim = query.shape
     key_length, group_size = key.shape[2], query_heads // key.shape[1]
     scale = head_dim**-0.5 if scale is None else scale
-    rows = torch.arange(query_length) if rows is None else rows.cpu()
+    rows = torch.arange(query_length, device="cpu") if rows is None else rows.cpu()
     bias = spread(bias, (batch, query_heads, key_length), "bias")
-    strength = spread(torch.as_tensor(strength), (batch, query_heads, query_length), "strength")
+    strength = spread(_as_tensor(strength), (batch, query_heads, query_length), "strength")
 
     heads = []
     for b in range(batch):
@@ -65,6 +65,10 @@ def steered_attention_oracle(
             heads.append(_one_head(q, k, v, steer, seen, eps, scale, published))
     stacked = [torch.stack(column).unflatten(0, (batch, query_heads)) for column in zip(*heads, strict=True)]
     return OracleResult(*stacked)
+
+
+def _as_tensor(strength: Tensor | float) -> Tensor:
+    return strength if isinstance(strength, Tensor) else torch.tensor(strength, dtype=torch.float32, device="cpu")
 
 
 def _one_head(
@@ -86,7 +90,7 @@ def _one_head(
     elif eps == 0.0:
         log_steered = steered_scores.log_softmax(-1)
     else:
-        log_eps = torch.tensor(eps, dtype=torch.float64).log()
+        log_eps = torch.tensor(eps, dtype=torch.float64, device="cpu").log()
         floored = torch.logaddexp(log_a.masked_fill(hidden, 0.0), log_eps).masked_fill(hidden, -torch.inf)
         log_steered = (floored + steer).log_softmax(-1)
     output = log_steered.exp() @ v
@@ -111,8 +115,8 @@ def visible_keys(
     rows: Tensor, query_length: int, key_length: int, is_causal: bool, length: Tensor | int | None
 ) -> Tensor:
     """Which keys each query of ``rows`` sees, bool [rows, Lk]; causal is bottom-right aligned."""
-    keys = torch.arange(key_length)
-    seen = torch.ones(len(rows), key_length, dtype=torch.bool)
+    keys = torch.arange(key_length, device="cpu")
+    seen = torch.ones(len(rows), key_length, dtype=torch.bool, device="cpu")
     if is_causal:
         seen &= keys[None, :] <= rows[:, None] + (key_length - query_length)
     if length is not None:

@@ -23,7 +23,7 @@ from rls_bench.errors import RlsBenchError
 from rls_bench.problems.problem import Problem
 from rls_bench.records import record
 from rls_bench.records.record import Question, Record
-from rls_bench.runner import journal, provenance
+from rls_bench.runner import journal, provenance, room
 from rls_bench.runner.board import Board
 from rls_bench.runner.cell import Cell
 from rls_bench.runner.course import Course
@@ -74,6 +74,7 @@ def run(
     """
     for backend in backends:
         registry.check_name(backend)
+    room.check()
     # The same tree twice is a comparison, too: of nothing but noise.
     paths = base.path, new.path if new.path != base.path else new.path / ".." / new.path.name
     names = {sources.named(backend, path): side for side, path in enumerate(paths) for backend in backends}

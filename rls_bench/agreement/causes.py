@@ -98,7 +98,8 @@ def _left_out(inputs: Inputs, found: Tensor, exact: Tensor, wrong: Tensor, rows:
     columns = blank.flatten(0, 2).all(0)
     right_elsewhere = _row_errors(torch.where(columns, exact, found), exact) <= _ALIKE
     if bool(columns.any()) and not bool(columns.all()) and bool(right_elsewhere.all()):
-        yield f"the value columns {_span(columns, torch.arange(len(columns)))} are never written (NaN or zeros)"
+        places = torch.arange(len(columns), device="cpu")
+        yield f"the value columns {_span(columns, places)} are never written (NaN or zeros)"
 
 
 def _extent(blank: Tensor, rows: Tensor) -> str:
@@ -110,7 +111,7 @@ def _extent(blank: Tensor, rows: Tensor) -> str:
     for axis, name in ((1, "heads"), (0, "batches")):
         here = blank.any(-1).any(1 - axis)
         if not bool(here.all()):
-            return f"the {name} {_span(here, torch.arange(len(here)))} are"
+            return f"the {name} {_span(here, torch.arange(len(here), device='cpu'))} are"
     return "the whole output is"
 
 
@@ -175,8 +176,8 @@ def _worst_heads(error: Tensor, wrong: Tensor, most: int) -> list[tuple[int, int
 def _worst_rows(error: Tensor, most: int) -> Tensor:
     """Places of some rows, the worst among them, of which each has an ``error`` [rows]."""
     if len(error) <= most:
-        return torch.arange(len(error))
-    evenly = torch.linspace(0, len(error) - 1, most // 2, dtype=torch.float64).round().long()
+        return torch.arange(len(error), device="cpu")
+    evenly = torch.linspace(0, len(error) - 1, most // 2, dtype=torch.float64, device="cpu").round().long()
     return torch.cat([error.argsort(descending=True)[: most // 2], evenly]).unique()
 
 

@@ -212,7 +212,7 @@ def wrong_gradient(backend: Backend, inputs: Inputs) -> str:
     problem = inputs.problem
     generator = torch.Generator().manual_seed(0)
     shape = (problem.batch, problem.query_heads, problem.query_length, problem.value_dim)
-    output_gradient = torch.randn(shape, generator=generator).to(inputs.query.device)
+    output_gradient = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(inputs.query.device)
     found = judgement.gradients(backend, inputs, output_gradient)
     wanted = judgement.oracle_gradients(inputs, output_gradient)
     eager = wanted if problem.dtype == "float32" else judgement.gradients(_EAGER, inputs, output_gradient)

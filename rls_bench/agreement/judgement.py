@@ -202,7 +202,7 @@ def sample_rows(inputs: Inputs) -> Tensor:
     count = max(
         1, min(problem.query_length, _MOST_SCORES // (problem.batch * problem.query_heads * problem.key_length))
     )
-    return torch.linspace(0, problem.query_length - 1, count, dtype=torch.float64).round().long()
+    return torch.linspace(0, problem.query_length - 1, count, dtype=torch.float64, device="cpu").round().long()
 
 
 @contextmanager
@@ -268,7 +268,10 @@ def _leaves(inputs: Inputs) -> Inputs:
 
 def _collected(leaves: Inputs) -> dict[str, Tensor]:
     named = {name: tensor.grad for name, tensor in leaves.tensors().items() if tensor.is_floating_point()}
-    return {name: torch.zeros(()) if grad is None else grad for name, grad in named.items()}
+    return {
+        name: torch.zeros((), dtype=torch.float32, device="cpu") if grad is None else grad
+        for name, grad in named.items()
+    }
 
 
 def _eager(inputs: Inputs, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

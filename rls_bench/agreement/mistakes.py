@@ -94,7 +94,7 @@ def _of_steering(inputs: Inputs) -> Iterator[Mistake]:
         if (group := inputs.problem.group_size) > 1:
             yield Mistake(
                 "the bias is read by key head rather than by query head",
-                _biased(lambda bias: bias[:, torch.arange(bias.shape[1]) // group]),
+                _biased(lambda bias: bias[:, torch.arange(bias.shape[1], device=bias.device) // group]),
             )
     for step, side in ((1, "before"), (-1, "after")):
         yield Mistake(f"each key takes the bias of the key {side} it", _biased(_moved(step)))
@@ -242,7 +242,8 @@ def _of_length(change: Callable[[int, int], int]) -> Change:
     def changed(inputs: Inputs) -> Inputs:
         most = inputs.problem.key_length
         own = [most] * inputs.problem.batch if inputs.key_lengths is None else inputs.key_lengths.tolist()
-        return replace(inputs, key_lengths=torch.tensor([change(length, most) for length in own], dtype=torch.int32))
+        lengths = [change(length, most) for length in own]
+        return replace(inputs, key_lengths=torch.tensor(lengths, dtype=torch.int32, device=inputs.key.device))
 
     return changed
 
@@ -268,8 +269,9 @@ def _shifted(by: int) -> Change:
                 strength = torch.cat([strength, strength[:, :, -1:].expand(-1, -1, -by)], dim=2)
             return replace(inputs, query=query, strength=strength)
         own = inputs.key_lengths
-        lengths = torch.full((inputs.problem.batch,), inputs.problem.key_length) if own is None else own
-        return replace(_padded_by(by)(inputs), key_lengths=lengths)
+        if own is None:
+            own = torch.full((inputs.problem.batch,), inputs.problem.key_length, device=inputs.key.device)
+        return replace(_padded_by(by)(inputs), key_lengths=own)
 
     return shifted
 
@@ -300,7 +302,7 @@ def _moved(by: int) -> Callable[[Tensor], Tensor]:
     """Each key's bias taken from the one ``by`` places before it; past the end the nearest."""
 
     def moved(bias: Tensor) -> Tensor:
-        places = (torch.arange(bias.shape[-1]) - by).clamp(0, bias.shape[-1] - 1)
+        places = (torch.arange(bias.shape[-1], device=bias.device) - by).clamp(0, bias.shape[-1] - 1)
         return bias[..., places]
 
     return moved

@@ -32,6 +32,8 @@ _FAR = 2**31 // _LARGEST_BLOCK // 4
 # Of a bias and of a strength.
 _MOST_NUMBER = 2.0**44
 _LEAST_NUMBER = 2.0**-60
+# Scores below some hundreds make no difference to a logit of this size in float64.
+_TOLD_APART = 1e16
 # Statistics are of scores that have λb taken off again: what rounding leaves of those is 1e-3 here.
 _MOST_BESIDE_STATISTICS = 2.0**13
 
@@ -177,6 +179,8 @@ def _in_range(inputs: Inputs) -> tuple[Tensor, Tensor]:
     largest_bias, largest_strength = largest(bias), largest(strength)
     if inputs.problem.return_stats:
         refuse_beyond("triton", "λb beside statistics", largest_bias * largest_strength, _MOST_BESIDE_STATISTICS)
+    if inputs.problem.eps and largest_bias * largest_strength > _TOLD_APART:
+        _refuse_rounded_rows(inputs, bias)
     if max(largest_bias, largest_strength) <= _MOST_NUMBER:
         return bias, strength
     # The strength takes of the bias what it has room for: a power of two, which rounds nothing.
@@ -189,6 +193,24 @@ def _in_range(inputs: Inputs) -> tuple[Tensor, Tensor]:
             f"which the largest is {largest_bias * largest_strength:.3g}; they would count alike"
         )
     return bias.clamp(-_MOST_NUMBER, _MOST_NUMBER), strength
+
+
+def _refuse_rounded_rows(inputs: Inputs, bias: Tensor) -> None:
+    """Raise BackendUnsupported where float64 would weigh several keys alike, for λb is so large that it rounds their
+    scores away: the sums that stand for eps hold weights relative to the largest, and go on telling scores apart.
+    """
+    # In float64, which holds any product of two numbers of float32.
+    added = inputs.strength.double()[..., None] * bias.double()[:, :, None, :]
+    visible = inputs.visible()
+    added = added if visible is None else added.masked_fill(~visible, -torch.inf)
+    most = added.amax(-1, keepdim=True)
+    # A row that sees nothing is 0 whatever its keys.
+    rounded = (most.abs() > _TOLD_APART) & most.isfinite() & ((added == most).sum(-1, keepdim=True) > 1)
+    if bool(rounded.any()):
+        raise BackendUnsupported(
+            f"backend 'triton': beside eps, the largest λb that a query sees goes up to {_TOLD_APART:.3g}, unless one "
+            f"key alone has it; got {float(most[rounded][0]):.3g}; take a smaller one, or 'cpu'"
+        )
 
 
 BACKEND = Triton()

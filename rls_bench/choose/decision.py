@@ -187,11 +187,12 @@ def _costs(cells: Sequence[Cell], name: str, objective: Objective) -> list[float
 
 def cost_of(candidate: Candidate, objective: Objective) -> float | None:
     """What the objective counts of ``candidate``; None where it isn't known."""
-    if objective == "latency":
-        return candidate.latency_ns
-    cost = candidate.joules if objective == "energy" else candidate.error
+    costs = {"latency": candidate.latency_ns, "energy": candidate.joules, "error": candidate.error}
+    cost = costs[objective]
+    if cost is None or not math.isfinite(cost):
+        return None
     # An error of exactly nothing still needs a logarithm.
-    return None if cost is None else max(cost, 1e-12)
+    return cost if objective == "latency" else max(cost, 1e-12)
 
 
 def _tie(cells: Sequence[Cell]) -> float:
@@ -258,6 +259,9 @@ def _regret_bound(cells: Sequence[Cell], chosen: str, objective: Objective) -> t
         for name, ratio in _over_rivals(cell, chosen):
             # Two one-sided sides of 5 % make an interval of 90 %; only its upper end matters here.
             high = ratio.interval(0.90).high - 1
+            if math.isnan(high):
+                # Nothing is known of how they compare.
+                return math.inf, name
             if high > bound:
                 bound, rival = high, name
     return bound, rival
@@ -282,7 +286,8 @@ def _over_rivals(cell: Cell, chosen: str) -> Iterator[tuple[str, Estimate]]:
     """The choice's latency over that of each rival that is not far behind for all to see."""
     own = cell.candidates[chosen]
     for name, other in _racers(cell).items():
-        if name != chosen and other.latency_ns <= FAR * own.latency_ns:
+        # A latency that is no number is not far behind.
+        if name != chosen and not other.latency_ns > FAR * own.latency_ns:
             yield name, own.latency.over(other.latency)
 
 

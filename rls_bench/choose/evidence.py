@@ -105,6 +105,8 @@ def _of_machine(records: list[Record], limits: Limits, question: Question) -> Ev
         cell, name = cells[key[0]], key[1]
         if found.status != "ok":
             cell.refused[name] = f"{found.status}: {found.reason}" if found.reason else found.status
+        elif key in timed and not math.isfinite(latencies[key].mean + timed[key].floor):
+            cell.refused[name] = f"its {question} latency, or the run's noise floor, is no number"
         elif key not in timed:
             cell.refused[name] = f"no {question} latency" + (f": {found.reason}" if found.reason else "")
         else:

@@ -30,7 +30,7 @@ def standings(cells: Sequence[Cell], names: Sequence[str]) -> tuple[Standing, ..
     """Fastest first. A figure that some backend lacks decides nothing."""
     latency = _multiples([[cell.candidates[name].latency_ns for cell in cells] for name in names])
     joules = [[cell.candidates[name].joules for cell in cells] for name in names]
-    energy = _multiples([[value for value in row if value is not None] for row in joules])
+    energy = _multiples([_known(row) for row in joules])
     errors = [[cell.candidates[name].error for cell in cells] for name in names]
     peaks = [[cell.candidates[name].peak_bytes for cell in cells] for name in names]
     found = [
@@ -51,12 +51,16 @@ def standings(cells: Sequence[Cell], names: Sequence[str]) -> tuple[Standing, ..
 
 
 def _worst(figures: Sequence[Figure | None]) -> Figure | None:
-    return max((figure for figure in figures if figure is not None), default=None)
+    return max(_known(figures), default=None)
 
 
 def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """At least as good in everything, and not the same."""
     return all(a <= b for a, b in zip(one, other, strict=True)) and one != other
+
+
+def _known(figures: Sequence[Figure | None]) -> list[Figure]:
+    return [figure for figure in figures if figure is not None and math.isfinite(figure)]
 
 
 def _multiples(rows: Sequence[Sequence[float]]) -> list[float | None]:

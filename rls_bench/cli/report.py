@@ -55,7 +55,8 @@ def report(
         elif form is Format.markdown:
             documents.write(reports.markdown(results))
     except OSError as error:
-        raise RlsBenchError(f"report: {error.filename or out or page} cannot be written ({error.strerror})") from error
+        where = error.filename or out or page or "standard output"
+        raise RlsBenchError(f"report: {where} cannot be written ({error.strerror})") from error
     for bad in results.skipped:
         typer.echo(one_line(f"left out {bad.path}:{bad.line}: {bad.reason}"), err=True)
 

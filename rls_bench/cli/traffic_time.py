@@ -95,7 +95,7 @@ def verdict(one: Served, totals: list[Total]) -> str:
         return "abstain: no regime has evidence enough; each one's line above says what would settle it"
     if _takes_one(policy, base.name):
         return f"keep {base.name}: the policy takes it throughout"
-    if not found.is_known or found.low <= 1 <= found.high:
+    if not (found.is_known and (found.low > 1 or found.high < 1)):
         launches = f"rls-bench run --workload {one.path} --launches 10"
         return f"abstain: the policy cannot be told from {what} ({_interval(found)} of its time). Settle it: {launches}"
     if found.low > 1:

@@ -45,10 +45,12 @@ class Control:
 
 def control(base: Sequence[Sequence[float]], new: Sequence[Sequence[float]], log_ratios: Sequence[float]) -> Control:
     """What all cells did; ``base`` and ``new`` hold each cell's log medians, one a launch, in order."""
-    if len(log_ratios) < FEWEST_CELLS:
+    # One that is no number would leave the others without a control.
+    known = np.asarray([ratio for ratio in log_ratios if math.isfinite(ratio)])
+    if len(known) < FEWEST_CELLS:
         return Control()
-    shift = float(np.median(log_ratios))
-    if abs(shift) < max(LEAST_SHIFT, _BEYOND_DOUBT * _error(np.asarray(log_ratios))):
+    shift = float(np.median(known))
+    if abs(shift) < max(LEAST_SHIFT, _BEYOND_DOUBT * _error(known)):
         shift = 0.0
     return Control(shift, (drift(base), drift(new)))
 
@@ -58,6 +60,7 @@ def drift(cells: Sequence[Sequence[float]]) -> float:
 
     The launch's number is the regressor. Cells with other numbers of launches than most take no part.
     """
+    cells = [launches for launches in cells if math.isfinite(math.fsum(launches))]
     counts = [len(launches) for launches in cells]
     usual = max(set(counts), key=counts.count, default=0)
     values = np.array([launches for launches in cells if len(launches) == usual])

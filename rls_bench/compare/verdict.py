@@ -110,7 +110,9 @@ class _Pair(NamedTuple):
 
     @property
     def noise_floor(self) -> float:
-        return max(self.base.floor, self.new.floor)
+        floors = self.base.floor, self.new.floor
+        # max() would pass over NaN.
+        return math.nan if any(map(math.isnan, floors)) else max(floors)
 
 
 class _Finding(NamedTuple):
@@ -307,7 +309,7 @@ def _verdict(pair: _Pair, found: _Finding, threshold: float, strict: bool) -> tu
     fewest = min(len(pair.base.units), len(pair.new.units))
     if fewest < FEWEST_UNITS:
         return "AMBIGUOUS", f"{fewest} launch on one side; measure at least {FEWEST_UNITS}, better 3"
-    if found.high == math.inf:
+    if found.high == math.inf and math.isfinite(found.centre):
         return "AMBIGUOUS", "all samples read the same: the clock is too coarse for this call"
     # Each test below asks for what must be shown; NaN shows nothing.
     if not math.isfinite(found.centre + found.low + found.high + pair.noise_floor):

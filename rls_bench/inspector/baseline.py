@@ -120,7 +120,7 @@ def _grown(before: Inspection, after: Inspection, tolerance: Tolerance) -> list[
         lines.append("the hot loop is gone")
     elif before.hot and after.hot:
         limit = before.hot.instructions * (1 + tolerance.instructions)
-        if after.hot.instructions > limit:
+        if not after.hot.instructions <= limit:
             lines.append(
                 f"instructions a score grew from {before.hot.instructions:.2f} to {after.hot.instructions:.2f}"
             )

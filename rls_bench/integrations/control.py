@@ -208,14 +208,15 @@ class Control:
         ]
         if len(distinct) == 1:
             return [row[0] for row in table]
-        places = torch.tensor([distinct.index(step) for step in steps])
-        return [row[0] if len(set(row)) == 1 else torch.tensor(row)[places] for row in table]
+        places = torch.tensor([distinct.index(step) for step in steps], device="cpu")
+        tensors = [torch.tensor(row, dtype=torch.float32, device="cpu") for row in table]
+        return [row[0] if len(set(row)) == 1 else tensor[places] for row, tensor in zip(table, tensors, strict=True)]
 
     def _openness_at(self, steps: range | list[int], batch: int, stream: Stream) -> Tensor:
         """How far a gate that waits a step stands open, [B]."""
         assert self._gate is not None
         if steps[-1] == 0 or (len(steps) == 1 and not stream.signals):
-            return torch.full((batch,), self._gate.initial, device=self.bias.device)
+            return torch.full((batch,), self._gate.initial, dtype=torch.float32, device=self.bias.device)
         if len(steps) > 1:
             raise ValueError(
                 "gate: one that waits a step wants a cache, and a token a pass after the prompt; "

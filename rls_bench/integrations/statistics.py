@@ -61,10 +61,10 @@ class PassRecord:
 
     def read(self, layers: int, is_span: bool) -> PassStatistics:
         """As tensors; ``is_span`` says that bias is 0 and 1 alone."""
-        first = self._calls[0].stats.lse if self._calls else torch.empty(0, 0, 1)
-        read = torch.full((5, layers, self.batch, first.shape[1]), torch.nan, device=first.device)
+        first = self._calls[0].stats.lse if self._calls else torch.empty(0, 0, 1, dtype=torch.float32, device="cpu")
+        read = torch.full((5, layers, self.batch, first.shape[1]), torch.nan, dtype=torch.float32, device=first.device)
         for layer, rows, stats, given, told in self._calls:
-            strength = torch.as_tensor(given, device=first.device)
+            strength = torch.as_tensor(given, dtype=torch.float32, device=first.device)
             strength = strength if strength.dim() == 3 else strength.reshape(1, -1, 1)
             gained = stats.lse_steered - stats.lse
             if is_span:

@@ -127,7 +127,7 @@ def _control(
         raise ValueError(f"strength: wanted a finite number, got {strength}")
     shape = (len(layers), layers[0].config.num_attention_heads)
     if heads is None:
-        heads = torch.ones(shape)
+        heads = torch.ones(shape, dtype=torch.float32, device="cpu")
     if tuple(heads.shape) != shape:
         raise ValueError(f"heads: wanted [layers, query heads] {list(shape)}, got {list(heads.shape)}")
     if not bool(heads.isfinite().all()):

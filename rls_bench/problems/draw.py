@@ -6,6 +6,7 @@ Real inputs are queries, keys and values that SmolLM2-135M computed on English t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import as_file, files
 
@@ -54,18 +55,23 @@ def _random_operands(problem: Problem, generator: Generator) -> tuple[Tensor, Te
         (batch, kv_heads, key_length, problem.value_dim),
         (batch, problem.query_heads, key_length),
     )
-    query, key, value, bias = (torch.randn(shape, generator=generator) for shape in shapes)
+    query, key, value, bias = (_normal(shape, generator) for shape in shapes)
     return query, key, value, bias
+
+
+def _normal(shape: Sequence[int], generator: Generator) -> Tensor:
+    """Standard normal, float32 on the CPU whatever torch's defaults are."""
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def _real_operands(problem: Problem, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Captured query, key, value and saliency, tiled to the problem's shape and jittered."""
-    heads = torch.arange(problem.query_heads)
+    heads = torch.arange(problem.query_heads, device="cpu")
     groups = heads // problem.group_size
     # Query head h of the model reads kv head h // 3: a tile keeps query heads with the keys that they were made for.
     sources = groups % 3 * 3 + heads % problem.group_size % 3
     query = _tile("query", problem, generator, sources, problem.query_length, problem.head_dim)
-    kv_sources = torch.arange(problem.kv_heads) % 3
+    kv_sources = torch.arange(problem.kv_heads, device="cpu") % 3
     key = _tile("key", problem, generator, kv_sources, problem.key_length, problem.head_dim)
     value = _tile("value", problem, generator, kv_sources, problem.key_length, problem.value_dim)
     return query, key, value, _saliency(problem)
@@ -82,10 +88,10 @@ def _tile(kind: str, problem: Problem, generator: Generator, heads: Tensor, leng
         )
         tokens = columns.shape[1]
         # The last token of the tile is the last of the text, so that a decode's query is the newest token.
-        positions = torch.arange(-length, 0) % tokens
+        positions = torch.arange(-length, 0, device="cpu") % tokens
         batches.append(columns[heads][:, positions, :width])
     tiled = torch.stack(batches)
-    return tiled * (1.0 + _JITTER * torch.randn(tiled.shape, generator=generator))
+    return tiled * (1.0 + _JITTER * _normal(tiled.shape, generator))
 
 
 def _saliency(problem: Problem) -> Tensor:
@@ -96,7 +102,8 @@ def _saliency(problem: Problem) -> Tensor:
     cells = pooled.flatten(1)[:, : problem.key_length]
     spread = cells.std(-1, keepdim=True, correction=0).clamp_min(1e-6)
     scored = (cells - cells.mean(-1, keepdim=True)) / spread
-    start = torch.arange(problem.batch)[:, None] + torch.arange(problem.query_heads)[None, :] + problem.seed
+    batches, heads = (torch.arange(count, device="cpu") for count in (problem.batch, problem.query_heads))
+    start = batches[:, None] + heads[None, :] + problem.seed
     return scored[start % len(scored)]
 
 
@@ -117,8 +124,8 @@ def _strength(problem: Problem, generator: Generator) -> Tensor:
     }
     shape = shapes[problem.strength_layout]
     if not shape:
-        return torch.tensor(problem.strength)
-    return problem.strength * torch.rand(shape, generator=generator)
+        return torch.tensor(problem.strength, dtype=torch.float32, device="cpu")
+    return problem.strength * torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def _key_lengths(problem: Problem, generator: Generator) -> Tensor | None:
@@ -126,7 +133,7 @@ def _key_lengths(problem: Problem, generator: Generator) -> Tensor | None:
     if not problem.has_key_lengths:
         return None
     shortest = max(1, problem.key_length // 2)
-    lengths = torch.randint(shortest, problem.key_length + 1, (problem.batch,), generator=generator)
+    lengths = torch.randint(shortest, problem.key_length + 1, (problem.batch,), generator=generator, device="cpu")
     return lengths.to(device=problem.device, dtype=torch.int32)
 
 

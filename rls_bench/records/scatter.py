@@ -52,22 +52,28 @@ class Means:
 def means(cells: Sequence[Sequence[float]], groups: Sequence[Hashable] | None = None) -> Means:
     """Estimates of all ``cells`` together, one list of log medians a cell, one log median a unit (launch, or run).
 
-    Cells of one group (a machine and a question) are taken to scatter alike; all are one where none is given.
+    Cells of one group (a machine and a question) are taken to scatter alike; all are one where none is given. Of one
+    with a unit that is no finite number nothing is known, and the others learn nothing of it.
     """
     count = np.array([len(units) for units in cells], dtype=np.float64)
     owner = np.repeat(np.arange(len(cells)), count.astype(int))
     values = np.fromiter((value for units in cells for value in units), np.float64, len(owner))
     mean = np.bincount(owner, values, len(cells)) / count
-    squares = np.bincount(owner, (values - mean[owner]) ** 2, len(cells))
+    with np.errstate(invalid="ignore"):
+        squares = np.bincount(owner, (values - mean[owner]) ** 2, len(cells))
     freedom = count - 1
     variance = squares / np.maximum(freedom, 1)
     numbers: dict[Hashable, int] = {}
     member = np.array([numbers.setdefault(group, len(numbers)) for group in groups or [None] * len(cells)], dtype=int)
+    is_number = np.isfinite(mean)
+    freedom[~is_number] = 0
     for number in range(len(numbers)):
-        chosen = member == number
+        chosen = (member == number) & is_number
+        if not chosen.any():
+            continue
         members = [units for units, is_in in zip(cells, chosen, strict=True) if is_in]
         variance[chosen], freedom[chosen] = shrink(variance[chosen], freedom[chosen], shared_share(members))
-    known = freedom > 0
+    known = (freedom > 0) & is_number
     squared_error = np.where(known, np.maximum(variance, LEAST_VARIANCE) / count, np.inf)
     return Means(mean, squared_error, np.maximum(freedom, 1), count)
 

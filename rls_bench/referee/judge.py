@@ -162,7 +162,7 @@ class Judge:
         def off(wanted: Tensor) -> Tensor:
             size = wanted.norm(dim=-1)
             typical = size.square().mean().sqrt()
-            return (output.float() - wanted).norm(dim=-1) > _ALIKE * size.clamp_min(typical)
+            return ~((output.float() - wanted).norm(dim=-1) <= _ALIKE * size.clamp_min(typical))
 
         for side in (bias, 1 - bias) if steers else (None,):
             first, second = (self._truth(query, side).plain for query in (0, 1))

@@ -60,15 +60,15 @@ def rows_to_judge(problem: Problem, seed: str) -> Tensor:
     whole = problem.query_length
     count = max(1, min(whole, _MOST_SCORES // (problem.batch * problem.query_heads * problem.key_length)))
     if count == whole:
-        return torch.arange(whole)
+        return torch.arange(whole, device="cpu")
     draw = random.Random(f"{seed} rows")
     if count == 1:
-        return torch.tensor([draw.randrange(whole)])
+        return torch.tensor([draw.randrange(whole)], device="cpu")
     tile = count // 2
     first = draw.randrange(whole - tile + 1)
     chosen = {whole - 1, *range(first, first + tile)}
     others = [row for row in range(whole) if row not in chosen]
-    return torch.tensor(sorted(chosen | set(draw.sample(others, count - len(chosen)))))
+    return torch.tensor(sorted(chosen | set(draw.sample(others, count - len(chosen)))), device="cpu")
 
 
 def of(make: Callable[[], Inputs], rows: Tensor) -> Truth:
@@ -100,7 +100,7 @@ def _bites(problem: Problem) -> Iterator[Tensor]:
     """All queries, so many at once that their scores fit."""
     most = _SCORES_AT_ONCE["cuda" if problem.device.startswith("cuda") else "cpu"]
     count = max(1, most // (problem.batch * problem.query_heads * problem.key_length))
-    return iter(torch.arange(problem.query_length).split(count))
+    return iter(torch.arange(problem.query_length, device="cpu").split(count))
 
 
 def attend(inputs: Inputs, rows: Tensor) -> tuple[Tensor, AttentionStats | None]:

@@ -20,8 +20,9 @@ def run(plan: Plan, out: Path, *, resume: bool = False, progress: Callable[[Even
     (``Summary.interrupted``). ``resume`` goes on with the journal that a killed run left beside ``out``; the plan must
     be that journal's own (``unfinished(out)`` returns it).
 
-    Raises UnknownBackend before anything is started, RecordError where ``out`` or its journal cannot be written or
-    there is nothing to resume. A backend's own faults never raise; they are statuses of its records.
+    Before anything is started, raises UnknownBackend, RecordError where ``out`` or its journal cannot be written or
+    there is nothing to resume, and RlsBenchError where the temporary folder is full. A backend's own faults never
+    raise; they are statuses of its records.
     """
     from rls_bench.runner.session import Session
 

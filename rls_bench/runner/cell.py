@@ -157,7 +157,7 @@ def narrow(cells: Iterable[Cell], target: float, launches: int) -> set[Cell]:
         for cell, latency in found.items():
             count = len(enough[cell])
             level = looked(0.95, looks(count, launches))
-            if (is_alone and count < LEAST_LAUNCHES_ALONE) or latency.interval(level).half_width > target:
+            if (is_alone and count < LEAST_LAUNCHES_ALONE) or not latency.interval(level).half_width <= target:
                 wide.add(cell)
     return set(cells) - wide
 

@@ -124,6 +124,11 @@ class Checks:
             return None
         if reply.status != "ok":
             self._course.close(self._crew, cell, reply.status, reply.reason)
+            if reply.status == "unavailable":
+                # What this machine lacks it lacks for every problem, and a compiler that fails takes its time.
+                for other in self._course.board.of_label(cell.label):
+                    if other.checked is None:
+                        self._course.end(other, reply.status, reply.reason)
             return None
         self._course.tell("checked", "agrees with the oracle", cell)
         return reply.call_ns if cell.is_open else None

@@ -16,7 +16,7 @@ from rls_bench.errors import RecordError
 from rls_bench.records import record
 from rls_bench.records.flips import flips
 from rls_bench.referee.client import Referee
-from rls_bench.runner import journal, process, provenance
+from rls_bench.runner import journal, process, provenance, room
 from rls_bench.runner.board import Board
 from rls_bench.runner.course import Course
 from rls_bench.runner.crew import Crew
@@ -44,6 +44,7 @@ class Session:
         """A session that is ready to run; see ``rls_bench.runner.run``."""
         for backend in plan.backends:
             registry.check_name(backend)
+        room.check()
         if resume:
             return cls._resumed(plan, out, progress)
         run = provenance.run_id()

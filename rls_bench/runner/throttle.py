@@ -65,7 +65,7 @@ class ClockWatch:
         # A sample shorter than the period is judged by the last reading before its end, unless that is of another time.
         recent = [reading for reading in self._readings if ended_ns - _RECENT_NS <= reading.at_ns <= ended_ns]
         during = during or recent[-1:]
-        slow = [reading for reading in during if reading.clock_mhz < reading.least_mhz]
+        slow = [reading for reading in during if not reading.clock_mhz >= reading.least_mhz]
         if not slow:
             return ""
         worst = min(slow, key=lambda reading: reading.clock_mhz)

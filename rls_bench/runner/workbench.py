@@ -18,7 +18,7 @@ import torch  # isort: skip
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend, Call, Support
 from rls_bench.backends.words import one_line, told
-from rls_bench.errors import BackendError
+from rls_bench.errors import BackendError, BackendUnavailable, BackendUnsupported
 from rls_bench.probes.registry import observe
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Question, Status
@@ -26,7 +26,7 @@ from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
 from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
-from rls_bench.runner import kin, messages
+from rls_bench.runner import kin, messages, room
 from rls_bench.runner.intact import Intact
 from rls_bench.runner.kernels import kernels_of
 from rls_bench.runner.settings import settings
@@ -382,6 +382,13 @@ def _verdict(name: str, question: Callable[..., Support], *about: Problem) -> me
 def _status_of(error: BaseException) -> tuple[Status, str]:
     if isinstance(error, Wrong):
         return "wrong", str(error)
+    # What this machine lacks, or cannot do, is no fault of the backend's.
+    if isinstance(error, BackendUnavailable):
+        return "unavailable", one_line(str(error))
+    if isinstance(error, BackendUnsupported):
+        return "unsupported", one_line(str(error))
+    if (place := room.lacking(error)) is not None:
+        return "unavailable", one_line(f"there is no room to write in {place}: free some, or set TMPDIR; {told(error)}")
     # torch's CPU allocator raises a plain RuntimeError.
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in told(error):
         return "out_of_memory", told(error)

@@ -16,7 +16,9 @@ def shuffled(saliency: Tensor, generator: torch.Generator, mask: Tensor | None =
     Each row is shuffled by itself; tokens outside the mask keep theirs.
     """
     mask = _whole(saliency, mask)
-    order = torch.rand(saliency.shape, generator=generator, device=generator.device).to(saliency.device)
+    order = torch.rand(saliency.shape, generator=generator, dtype=torch.float32, device=generator.device).to(
+        saliency.device
+    )
     # Both orders list the masked tokens first: by place and by lot. Tokens outside keep their own place in both.
     places = torch.arange(saliency.shape[-1], device=saliency.device, dtype=order.dtype).expand_as(order)
     outside = places + 1 + places.shape[-1]

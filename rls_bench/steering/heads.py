@@ -15,7 +15,7 @@ from torch import Tensor
 
 def head_mask(layers: int, heads: int, chosen: Iterable[tuple[int, int]]) -> Tensor:
     """Bool [layers, heads], true at each (layer, head) of ``chosen``."""
-    mask = torch.zeros(layers, heads, dtype=torch.bool)
+    mask = torch.zeros(layers, heads, dtype=torch.bool, device="cpu")
     for layer, head in chosen:
         if not (0 <= layer < layers and 0 <= head < heads):
             raise ValueError(

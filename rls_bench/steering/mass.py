@@ -23,7 +23,7 @@ def mass_from_lse(lse: Tensor, lse_steered: Tensor, strength: float | Tensor) ->
     nearer to 1 than that comes out as 1.
     """
     gained = torch.expm1((lse_steered - lse).double())
-    over = torch.as_tensor(strength, device=lse.device).double().expm1()
+    over = torch.as_tensor(strength, dtype=torch.float64, device=lse.device).expm1()
     return (gained / over).clamp(0, 1).to(lse.dtype)
 
 
@@ -33,7 +33,7 @@ def strength_for_mass(mass: Tensor, target: float | Tensor) -> Tensor:
     ``ψ' = ψ e^λ / (1 - ψ + ψ e^λ)`` gives ``λ = logit(target) - logit(mass)``. Where the span has no mass or all of
     it (no key of it is visible, or no other key) no λ can change that, and the answer is 0.
     """
-    goal = torch.as_tensor(target, device=mass.device).double()
+    goal = torch.as_tensor(target, dtype=torch.float64, device=mass.device)
     if not bool(((goal > 0) & (goal < 1)).all()):
         raise ValueError(f"target: wanted a mass between 0 and 1, got {target}")
     movable = (mass > 0) & (mass < 1)
@@ -46,7 +46,7 @@ def spotlight_strength(mass: Tensor, target: float | Tensor) -> Tensor:
 
     It is a first step towards the target: the renormalised mass ends between ``mass`` and ``target``.
     """
-    goal = torch.as_tensor(target, device=mass.device).double()
+    goal = torch.as_tensor(target, dtype=torch.float64, device=mass.device)
     if not bool(((goal > 0) & (goal <= 1)).all()):
         raise ValueError(f"target: wanted a mass above 0, up to 1, got {target}")
     short = (mass > 0) & (mass < goal)

@@ -47,8 +47,10 @@ def measure(backend_name: str, heads: int, length: int, *, head_dim: int = 64, r
     the backend can't do that, or its time would mean nothing.
     """
     generator = torch.Generator().manual_seed(0)
-    query, key, value = torch.randn(3, 1, heads, length, head_dim, generator=generator)
-    bias = torch.rand(length, generator=generator)
+    query, key, value = torch.randn(
+        3, 1, heads, length, head_dim, generator=generator, dtype=torch.float32, device="cpu"
+    )
+    bias = torch.rand(length, generator=generator, dtype=torch.float32, device="cpu")
     inputs = bind(query, key, value, bias, 0.25)
     backend = registry.get(backend_name)
     for answer in (backend.available(), backend.measurable()):

@@ -67,7 +67,7 @@ def _at(span: Sequence[int] | slice) -> Tensor:
     wrong = [position for position in positions if isinstance(position, bool) or not isinstance(position, int)]
     if wrong or not len(positions) or min(positions) < 0:
         raise ValueError(f"span: wanted positions in the prompt, whole numbers from 0; got {span!r}")
-    bias = torch.zeros(max(positions) + 1)
+    bias = torch.zeros(max(positions) + 1, dtype=torch.float32, device="cpu")
     bias[list(positions)] = 1
     return bias
 

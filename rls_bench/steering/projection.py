@@ -50,7 +50,7 @@ def project_saliency(
             f"map2d, grid, token_span: wanted one of each for each image, got {len(maps)}, {len(grids)}, {len(spans)}"
         )
     device = maps[0].device if maps else torch.device("cpu")
-    values = torch.zeros(length, device=device)
+    values = torch.zeros(length, dtype=torch.float32, device=device)
     mask = torch.zeros(length, dtype=torch.bool, device=device)
     for image, (saliency, patches, (first, end)) in enumerate(zip(maps, grids, spans, strict=True)):
         tokens = _image_tokens(saliency, patches, merge, reduce)

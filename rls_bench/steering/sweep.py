@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ PUBLISHED_STRENGTHS = tuple(float(strength) for strength, _, _ in PUBLISHED)
 _BLOCK_SCORES = 32768
 # torch's CPU generator fills a normal tensor 16 values at a time.
 _RNG_BLOCK = 16
+# Whatever torch's defaults are.
+_PLAIN: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Sweep:
         for rows in self.seed_rows.values():
             ordered = sorted((row for row in rows if row.strength >= 0), key=lambda row: row.strength)
             values = [getattr(row, column) for row in ordered]
-            if any(later <= earlier for earlier, later in itertools.pairwise(values)):
+            if not all(later > earlier for earlier, later in itertools.pairwise(values)):
                 return False
         return True
 
@@ -150,7 +152,7 @@ def example(settings: Settings, strength: float, keys: int = 100) -> Example:
 def _seed(settings: Settings, seed: int, advanced: Callable[[int], None]) -> list[Row]:
     generator = torch.Generator().manual_seed(seed)
     saliency = _saliency(settings, generator)
-    totals = torch.zeros(len(settings.strengths), 3, dtype=torch.float64)
+    totals = torch.zeros(len(settings.strengths), 3, dtype=torch.float64, device="cpu")
     if settings.backend is None:
         for scores in _score_blocks(settings, generator):
             with one_thread():
@@ -166,7 +168,7 @@ def _seed(settings: Settings, seed: int, advanced: Callable[[int], None]) -> lis
 
 
 def _saliency(settings: Settings, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn(settings.length, generator=generator).abs()
+    drawn = torch.randn(settings.length, generator=generator, **_PLAIN).abs()
     return normalize_saliency(drawn, settings.normalize)
 
 
@@ -178,13 +180,14 @@ def _score_blocks(settings: Settings, generator: torch.Generator) -> Iterator[Te
     left = settings.heads
     while left:
         taken = left if (left - heads) * square < _RNG_BLOCK else heads
-        yield torch.randn(taken, settings.length, settings.length, generator=generator).mul_(settings.logit_scale)
+        scores = torch.randn(taken, settings.length, settings.length, generator=generator, **_PLAIN)
+        yield scores.mul_(settings.logit_scale)
         left -= taken
 
 
 def _matrix_sums(scores: Tensor, saliency: Tensor, settings: Settings) -> Tensor:
     """Sums over heads and queries of (H(A), H(A'), KL) for each strength, float64 [strengths, 3]."""
-    sums = torch.zeros(len(settings.strengths), 3, dtype=torch.float64)
+    sums = torch.zeros(len(settings.strengths), 3, dtype=torch.float64, device="cpu")
     shifts = [strength * saliency for strength in settings.strengths]
     for rows in scores.flatten(0, 1).split(max(1, _BLOCK_SCORES // settings.length)):
         base = rows.softmax(-1)
@@ -204,18 +207,18 @@ def _matrix_sums(scores: Tensor, saliency: Tensor, settings: Settings) -> Tensor
 def _operand_blocks(settings: Settings, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Query and key [1, heads, L, D] and their scale, whose scores are Z or, with a head_dim, spread as Z is."""
     if settings.head_dim is None:
-        identity = torch.eye(settings.length)
+        identity = torch.eye(settings.length, **_PLAIN)
         for scores in _score_blocks(settings, generator):
             yield scores[None], identity.expand(1, scores.shape[0], -1, -1), 1.0
         return
     for _ in range(settings.heads):
-        query, key = torch.randn(2, 1, 1, settings.length, settings.head_dim, generator=generator)
+        query, key = torch.randn(2, 1, 1, settings.length, settings.head_dim, generator=generator, **_PLAIN)
         yield query, key, settings.logit_scale / math.sqrt(settings.head_dim)
 
 
 def _backend_sums(query: Tensor, key: Tensor, scale: float, saliency: Tensor, settings: Settings) -> Tensor:
     """As ``_matrix_sums``, from the row statistics of ``settings.backend``."""
-    sums = torch.zeros(len(settings.strengths), 3, dtype=torch.float64)
+    sums = torch.zeros(len(settings.strengths), 3, dtype=torch.float64, device="cpu")
     for index, strength in enumerate(settings.strengths):
         _, stats = steered_attention(
             query, key, key, saliency, strength, scale=scale, backend=str(settings.backend), return_stats=True

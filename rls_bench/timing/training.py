@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rls_bench.backends.interface import Backend, Call
+from rls_bench.planning.repeated import repeated
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
@@ -37,7 +38,9 @@ def shapes(problem: Problem) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
 def upstream(problem: Problem) -> Tensor:
     """The gradient that comes back to the output, [B, Hq, Lq, Dv] in query's dtype: standard normal, ever the same."""
     shape = problem.batch, problem.query_heads, problem.query_length, problem.value_dim
-    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(math.prod(shape)))
+    drawn = torch.randn(
+        shape, generator=torch.Generator().manual_seed(math.prod(shape)), dtype=torch.float32, device="cpu"
+    )
     return drawn.to(device=problem.device, dtype=getattr(torch, problem.dtype))
 
 
@@ -50,13 +53,13 @@ def prepared(backend: Backend, inputs: Inputs) -> Call:
     """
     problem = inputs.problem
     if not problem.requires_grad:
-        return backend.prepare(inputs)
+        return repeated(backend, inputs)
     # In the memory of the inputs themselves, so that new values there are seen.
     leaves = {name: getattr(inputs, name).detach().requires_grad_() for name in operands(problem)}
     forward = backend.prepare(replace(inputs, **leaves))
     output_gradient, wanted = upstream(problem), list(leaves.values())
     rows = problem.batch, problem.query_heads, problem.query_length
-    ones = torch.ones(rows, device=problem.device)
+    ones = torch.ones(rows, dtype=torch.float32, device=problem.device)
 
     def call() -> Any:
         result = forward()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from rls_bench.problems.inputs import Inputs
 LOWEST = torch.finfo(torch.float32).min
 
 
-def inputs_of(bias: torch.Tensor, strength: float = 1.0, **options: bool) -> Inputs:
+def inputs_of(bias: torch.Tensor, strength: float = 1.0, **options: Any) -> Inputs:
     operands = (torch.zeros(1, 1, 4, 16), torch.zeros(1, 1, 8, 16), torch.zeros(1, 1, 8, 16))
     return bind(*operands, bias, strength, **options)
 
@@ -46,3 +48,19 @@ def test_a_small_strength_takes_what_a_large_bias_gives() -> None:
 def test_statistics_beside_a_bias_that_rounds_scores_away_are_refused() -> None:
     with pytest.raises(BackendUnsupported, match="λb beside statistics"):
         triton._in_range(inputs_of(torch.full((8,), -1e9), return_stats=True))
+
+
+def test_keys_that_float64_weighs_alike_are_refused_beside_eps() -> None:
+    bias = torch.zeros(8)
+    bias[:5] = LOWEST
+    # The last query sees all eight keys, the first of four the first five of them.
+    assert triton._in_range(inputs_of(bias, eps=1e-6))
+    assert triton._in_range(inputs_of(bias, is_causal=True))
+    for given, options in ((bias, {"is_causal": True}), (bias, {"key_lengths": torch.tensor([4])}), (-bias, {})):
+        with pytest.raises(BackendUnsupported, match="beside eps, the largest λb that a query sees"):
+            triton._in_range(inputs_of(given, eps=1e-6, **options))
+    # One key alone, and what sees nothing.
+    for length in (0, 1):
+        assert triton._in_range(inputs_of(bias, eps=1e-6, key_lengths=torch.tensor([length])))
+    bias[:5] = -1e9
+    assert triton._in_range(inputs_of(bias, eps=1e-6, is_causal=True))

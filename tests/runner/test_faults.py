@@ -36,6 +36,8 @@ EXPECTED = {
     "CHEATING": ("wrong", "timed call"),
     "UNAVAILABLE": ("unavailable", "quantum"),
     "UNSUPPORTED": ("unsupported", "prime"),
+    "LACKING": ("unavailable", "could not compile"),
+    "CROWDED": ("unavailable", "no room to write"),
     "MISSING": ("unavailable", "cannot be imported"),
     "UNMEASURABLE": ("ok", "interpreter"),
     "HEALTHY": ("ok", ""),

@@ -38,6 +38,9 @@ def real_timers() -> Iterator[None]:
     [
         ("EXIT", "failed", "sys.exit(3)"),
         ("RAISES", "failed", "RuntimeError: no kernel image"),
+        ("LACKING", "unavailable", "could not compile the kernel"),
+        ("DECLINING", "unsupported", "wanted other numbers"),
+        ("CROWDED", "unavailable", "no room to write in /scratch/kernel.o"),
         ("OUT_OF_MEMORY", "out_of_memory", "memory"),
         ("WRONG", "wrong", "× the floor"),
         ("NOT_A_NUMBER", "wrong", "of 512 output elements are not finite"),

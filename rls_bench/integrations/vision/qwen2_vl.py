@@ -77,7 +77,7 @@ class Qwen2VLTower:
                 grid_thw=prepared["image_grid_thw"].to(self._tower.device),
             )
         patches = attention[0].shape[0]
-        even = torch.full((patches,), 1 / patches, device=attention[0].device)
+        even = torch.full((patches,), 1 / patches, dtype=torch.float32, device=attention[0].device)
         _, rows, columns = prepared["image_grid_thw"][0].tolist()
         return by_token(rollout(attention, even), rows, columns, self._tower.spatial_merge_size).cpu()
 

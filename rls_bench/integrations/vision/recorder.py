@@ -63,7 +63,7 @@ def _attention(
         raise ValueError(f"pictures: wanted one at a time to record their attention, got {query.shape[0]}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     output = query.new_empty(*query.shape[:3], value.shape[3])
-    total = torch.zeros(query.shape[2], key.shape[2], device=query.device)
+    total = torch.zeros(query.shape[2], key.shape[2], dtype=torch.float32, device=query.device)
     for head in range(query.shape[1]):
         scores = query[0, head].float() @ key[0, head].float().mT * scale
         if attention_mask is not None:

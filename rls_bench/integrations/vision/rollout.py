@@ -36,8 +36,9 @@ class AttentionRollout:
         self, tower: nn.Module, mean: Sequence[float] = (0.5,) * 3, deviation: Sequence[float] = (0.5,) * 3
     ) -> None:
         self._tower: Any = tower
-        self._mean = torch.tensor(mean)[:, None, None]
-        self._deviation = torch.tensor(deviation)[:, None, None]
+        self._mean, self._deviation = (
+            torch.tensor(each, dtype=torch.float32, device="cpu")[:, None, None] for each in (mean, deviation)
+        )
 
     @torch.no_grad()
     def extract(self, image: Tensor) -> Tensor:
@@ -52,6 +53,6 @@ class AttentionRollout:
         tokens = attention[0].shape[0]
         if tokens != side * side + 1:
             raise ValueError(f"tower: wanted a class token and {side} × {side} patches, got {tokens} tokens")
-        reader = torch.zeros(tokens, device=attention[0].device)
+        reader = torch.zeros(tokens, dtype=torch.float32, device=attention[0].device)
         reader[0] = 1
         return rollout(attention, reader)[1:].reshape(side, side).cpu()
