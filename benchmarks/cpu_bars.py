@@ -58,9 +58,10 @@ def medians(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
 def prepared(backend: str, problem: Any) -> Callable[[], Any]:
     """The timed call of a backend on the drawn inputs of ``problem``."""
     from rls_bench.backends import registry
+    from rls_bench.planning.repeated import repeated
     from rls_bench.problems.draw import draw
 
-    return registry.get(backend).prepare(draw(problem))
+    return repeated(registry.get(backend), draw(problem))
 
 
 def prefill_bars(dtype: str, rounds: int) -> list[Figure]:
@@ -211,7 +212,8 @@ class CpuBars:
     version = "1"
 
     def setup_cache(self) -> list[Figure]:
-        return measure()
+        # Fewer rounds than a verdict on the bars takes: a history has many commits to see a trend in.
+        return measure(rounds=3)
 
     def track_worst_bar(self, figures: list[Figure]) -> float:
         """The figure that is furthest over its bar, in units of the bar: at most 1 where all are met."""

@@ -1,10 +1,12 @@
 """What a call costs its caller, on one thread: ``python -m benchmarks.host_cost`` prints it against its bars.
 
 A short call is all host cost. A user's own line, ``scaled_dot_product_attention`` with the mask λ b made in the call,
-stands beside every way to make that call through the operator. All are timed in turns, a burst of each, by the thread's
-CPU time, which other jobs stretch less; a figure is a median, and a ratio one over that line's in the same turn.
+stands beside every way to make that call through the operator. All are timed in turns of drawn order, a burst of each,
+by the thread's CPU time, which other jobs stretch less; a figure is a median, and a ratio one over that line's in the
+same turn.
 """
 
+import random
 import sys
 import time
 from statistics import median
@@ -81,6 +83,8 @@ class HostCost:
     param_names = ("size", "way")
     timeout = 300
     version = "1"
+    # A process spends seconds on importing torch, and microseconds on the calls.
+    rounds = 1
 
     def setup(self, size, way):
         """Two calls: the first decides, the second may still compile."""
@@ -108,8 +112,10 @@ def measure(size, ways=WAYS, rounds=60, burst=50):
         for call in calls.values():
             for _ in range(burst):
                 call()
+        order = random.Random(0)
         for _ in range(rounds):
-            for way, call in calls.items():
+            # What ran before leaves the caches to who comes next: nobody always comes after the same.
+            for way, call in order.sample(list(calls.items()), len(calls)):
                 start_ns = time.thread_time_ns()
                 for _ in range(burst):
                     call()

@@ -80,9 +80,10 @@ class Backend:
     ``available`` speaks of this machine, ``supports`` of one problem, ``measurable`` says whether a latency taken here
     would mean anything (an interpreter's would not). All three are cheap and touch no tensor.
 
-    ``prepare`` does what is done once (compile, build masks, pack a cache) and returns the call that is timed; what
-    production must redo for each new saliency stays inside that call. Each docstring says which is which. ``launch``
-    makes ready for many calls of one kind what ``prepare`` makes ready for one. A call returns a Tensor
+    ``prepare`` does what is done once (compile, build masks, pack a cache) and returns a call; what production must
+    redo for each new saliency stays inside that call. Each docstring says which is which. ``launch`` makes ready for
+    many calls of one kind what ``prepare`` makes ready for one: plans run it, and where a backend has one of its own,
+    it is what is timed, too; ``prepare``'s call is timed where it hasn't. A call returns a Tensor
     [B, Hq, Lq, Dv] in query's dtype, or ``(Tensor, AttentionStats)`` where ``problem.return_stats``. It is
     differentiable in query, key, value, bias and strength when ``supports`` accepts ``problem.requires_grad``.
     """
@@ -124,7 +125,7 @@ class Backend:
         return {}
 
     def prepare(self, inputs: Inputs) -> Call:
-        """The call to be timed, with all that is done once already done. A subclass defines this or ``launch``."""
+        """The call, with all that is done once already done. A subclass defines this or ``launch``."""
         launch = self.launch(inputs)
         seen = launch.see(inputs.key_lengths)
         return lambda: launch.run(

@@ -79,8 +79,7 @@ def forget() -> None:
 
 def stamp(policy: str | Path | None = None) -> tuple[object, ...]:
     """Where "auto" looks for its policy now, and the file's identity there: it changes when the answer may."""
-    named = policy or os.environ._data.get(_VARIABLE_KEY)  # type: ignore[attr-defined]
-    path = named or _found_unnamed()
+    path = policy or _environment.get(_VARIABLE_KEY) or _found_unnamed()
     # Most machines have no policy, and asking so is cheaper than an exception.
     if not os.access(path, os.F_OK):
         return (path,)
@@ -93,6 +92,7 @@ def stamp(policy: str | Path | None = None) -> tuple[object, ...]:
 
 # Every call asks: the mapping's own way takes 1.5 µs where the variable isn't set, by two exceptions.
 _VARIABLE_KEY = os.environ.encodekey(VARIABLE)
+_environment = os.environ._data  # type: ignore[attr-defined]
 # A list of one, once it was asked for: platformdirs takes longer than a short decode step.
 _DEFAULT_PATHS: list[str] = []
 

@@ -194,6 +194,9 @@ def _check_options(eps: float, is_causal: bool, scale: float | None, return_stat
 
 def check_number(name: str, number: float) -> None:
     """Raise TypeError or ValueError unless ``number`` is a finite number, and a strength one that float32 holds."""
+    # Nearly every call's: the questions below take as long as a short kernel's launch.
+    if type(number) is float and (torch.compiler.is_dynamo_compiling() or -LARGEST <= number <= LARGEST):
+        return
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise TypeError(f"{name}: wanted a number; got {type(number).__name__}")
     # A number that a trace doesn't know yet is a symbol, of which nothing can be asked.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rls_bench.backends.interface import Backend, Call
+from rls_bench.planning.repeated import repeated
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
@@ -52,7 +53,7 @@ def prepared(backend: Backend, inputs: Inputs) -> Call:
     """
     problem = inputs.problem
     if not problem.requires_grad:
-        return backend.prepare(inputs)
+        return repeated(backend, inputs)
     # In the memory of the inputs themselves, so that new values there are seen.
     leaves = {name: getattr(inputs, name).detach().requires_grad_() for name in operands(problem)}
     forward = backend.prepare(replace(inputs, **leaves))
