@@ -223,9 +223,8 @@ def _check_broadcast(
 
 
 def _check_dense(name: str, tensor: Tensor) -> None:
-    if tensor.layout != torch.strided or tensor.is_nested:
-        kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
-        raise TypeError(f"{name}: wanted a dense Tensor; got a {kind} one")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name}: wanted a dense Tensor; got a {str(tensor.layout).removeprefix('torch.')} one")
 
 
 def _any_of(shapes: dict[int, tuple[int, ...]]) -> str:
