@@ -1,7 +1,7 @@
 """What recording adds to a call, on one thread: ``python -m benchmarks.recording`` prints it against its bars.
 
-A short call, with recording and without in turns, a burst of each, by the thread's CPU time; the figure is the median of
-the differences within turns.
+A short call, with recording and without in turns, a burst of each, by the thread's CPU time; the figure is the median
+of the differences within turns.
 """
 
 import sys
