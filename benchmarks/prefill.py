@@ -12,6 +12,3 @@ class Prefill(Grid):
         from rls_bench.problems.problem import Problem
 
         return Problem(1, 8, 8, length, length, 64, 64, device=device)
-
-    def setup_cache(self):
-        return self.records()

@@ -22,6 +22,7 @@ def test_asv_saves_latency_and_error_and_skips_what_needs_a_gpu(tmp_path: Path) 
     # Of the clone, not of the checkout that this interpreter has installed; asv drops a plain PYTHONPATH.
     sources = os.pathsep.join(str(clone / folder) for folder in (".", "kernels", "baselines"))
     environment = {**os.environ, "HOME": str(tmp_path), "ASV_PYTHONPATH": sources, "PYTHONPATH": sources}
+    environment["RLS_BENCH_SUITES"] = "prefill"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([asv, *arguments], cwd=clone, env=environment, capture_output=True, text=True)

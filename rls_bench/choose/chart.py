@@ -9,11 +9,8 @@ from rls_bench.choose.decision import Decision
 from rls_bench.choose.evidence import Evidence
 
 
-def draw(path: Path, decided: Sequence[tuple[Evidence, Sequence[Decision]]]) -> None:
-    """Draw a panel for each machine and regime that has figures of error, as the picture ``path``.
-
-    Raises ValueError where none has.
-    """
+def draw(path: Path, decided: Sequence[tuple[Evidence, Sequence[Decision]]]) -> bool:
+    """Draw a panel for each machine and regime that has figures of error, as the picture ``path``; whether one has."""
     several = len(decided) > 1
     rows = [
         {
@@ -30,7 +27,7 @@ def draw(path: Path, decided: Sequence[tuple[Evidence, Sequence[Decision]]]) -> 
         if one.error
     ]
     if not rows:
-        raise ValueError("no regime has backends with an error to draw")
+        return False
     import matplotlib
 
     matplotlib.use("Agg")
@@ -64,3 +61,4 @@ def draw(path: Path, decided: Sequence[tuple[Evidence, Sequence[Decision]]]) -> 
     grid.set_titles("{col_name}")
     grid.savefig(path, dpi=110)
     plt.close(grid.figure)
+    return True

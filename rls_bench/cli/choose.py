@@ -88,10 +88,7 @@ def choose(
     if chart:
         from rls_bench.choose import chart as charts
 
-        try:
-            charts.draw(chart, decided)
-        except ValueError as error:
-            raise typer.BadParameter(f"--chart: {error}") from error
+        drawn = charts.draw(chart, decided)
     kept: tuple[Policy, ...] = ()
     if policy:
         weighed = [(workload, one.workload.fingerprint) for one in served] if workload else [None] * len(decided)
@@ -119,7 +116,7 @@ def choose(
         if served:
             traffic_time.show(console, served[place], decisions)
     if chart:
-        console.print(f"wrote {chart}", soft_wrap=True)
+        console.print(f"wrote {chart}" if drawn else f"no regime has a figure to draw: no {chart}", soft_wrap=True)
     if policy:
         several = f", a section for each of {len(decided)} machines" * (len(decided) > 1)
         beside = f"; {len(kept)} of other machines stay" * bool(kept)
