@@ -66,7 +66,8 @@ def steered_attention(
     (scores that overflow query's dtype in ``eager``, or float32). "cpu" works such rows out in float64. Where values
     aren't read (``check_values``), "triton" and "keyfold" let λ b saturate, and "triton" with eps tells scores apart
     beside any λ b, as exact sums would. What padding holds is never seen, NaN included: backends on torch's kernels
-    zero it, which takes a copy of keys and values where lengths are given.
+    zero it, which takes a copy of keys and values where lengths are given. An autocast around the call casts nothing
+    in it, and torch's default dtype and device are asked for nothing.
 
     Derivatives: the output's and the statistics' flow to query, key, value, bias and strength, where the backend gives
     any. Forward mode is for "eager" and "sdpa-math"; the others raise.

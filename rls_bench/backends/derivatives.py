@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from rls_bench.backends.interface import AttentionStats
+from rls_bench.backends.own_dtype import in_own_dtype
 from rls_bench.errors import BackendUnsupported
 from rls_bench.problems.inputs import Inputs
 
@@ -82,7 +83,7 @@ def _gradients(inputs: Inputs, part: slice, gradients: list[Tensor]) -> tuple[Te
     if visible is not None and visible.shape[2] > 1:
         visible = visible[:, :, part]
     strength = inputs.strength[:, :, part] if inputs.strength.shape[2] > 1 else inputs.strength
-    with torch.enable_grad():
+    with torch.enable_grad(), in_own_dtype(inputs.query):
         leaves = [
             tensor.float().requires_grad_()
             for tensor in (inputs.query[:, :, part], inputs.without_padding()[0], inputs.bias, strength)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rls_baselines.eager import eager_attention, row_statistics
 
 from rls_bench.backends.interface import YES, AttentionStats, Backend, Call, Result, Support
+from rls_bench.backends.own_dtype import in_own_dtype
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
@@ -29,15 +30,16 @@ class Eager(Backend):
         key, value = inputs.without_padding()
 
         def call() -> Result:
-            output, scores, steered = eager_attention(
-                inputs.query,
-                key,
-                value,
-                inputs.logit_bias(),
-                visible,
-                eps=inputs.problem.eps,
-                scale=inputs.scale,
-            )
+            with in_own_dtype(inputs.query):
+                output, scores, steered = eager_attention(
+                    inputs.query,
+                    key,
+                    value,
+                    inputs.logit_bias(),
+                    visible,
+                    eps=inputs.problem.eps,
+                    scale=inputs.scale,
+                )
             if inputs.problem.return_stats:
                 return output, AttentionStats(*row_statistics(scores, steered, visible))
             return output

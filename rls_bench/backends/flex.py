@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
+from rls_bench.backends.own_dtype import in_own_dtype
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
@@ -118,16 +119,17 @@ class Flex(Backend):
         compiled, has_groups = _compiled(), problem.group_size > 1
 
         def call() -> Tensor:
-            result: Tensor = compiled(
-                inputs.query,
-                key,
-                value,
-                inputs.bias,
-                inputs.strength,
-                blocks,
-                inputs.scale,
-                has_groups,
-            )
+            with in_own_dtype(inputs.query):
+                result: Tensor = compiled(
+                    inputs.query,
+                    key,
+                    value,
+                    inputs.bias,
+                    inputs.strength,
+                    blocks,
+                    inputs.scale,
+                    has_groups,
+                )
             return result
 
         # Before torch.compile took a limit of its own, the global one held.

@@ -16,6 +16,7 @@ from rls_baselines.sdpa import (
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Launch, Support, no
+from rls_bench.backends.own_dtype import in_own_dtype
 from rls_bench.problems import binding
 from rls_bench.problems.inputs import Inputs, visible_keys
 from rls_bench.problems.problem import Problem
@@ -65,7 +66,8 @@ class Math(_Masked):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
         """The composite kernel."""
-        return math_attention(query, key, value, mask, scale=scale, is_causal=False)
+        with in_own_dtype(query):
+            return math_attention(query, key, value, mask, scale=scale, is_causal=False)
 
 
 class Efficient(_Masked):

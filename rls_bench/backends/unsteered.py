@@ -17,6 +17,7 @@ from rls_baselines.sdpa import (
 from torch import Tensor
 
 from rls_bench.backends.interface import YES, Backend, Call, Support, no
+from rls_bench.backends.own_dtype import in_own_dtype
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
@@ -58,7 +59,8 @@ class Unsteered(Backend):
         def call(attend: Callable[..., Tensor]) -> Tensor:
             # Zeros and -inf are the same in every dtype, and some kernels want query's.
             its_mask = mask if mask is None or attend is math_attention else mask.to(inputs.query.dtype)
-            output = attend(inputs.query, key, value, its_mask, scale=inputs.scale, is_causal=own_causal)
+            with in_own_dtype(inputs.query):
+                output = attend(inputs.query, key, value, its_mask, scale=inputs.scale, is_causal=own_causal)
             if visible is None or not inputs.may_hide_whole_rows():
                 return output
             return output.masked_fill(~visible.any(-1, keepdim=True), 0.0)

@@ -110,9 +110,9 @@ class _Pair(NamedTuple):
 
     @property
     def noise_floor(self) -> float:
-        floors = self.base.floor, self.new.floor
-        # max() would pass over NaN.
-        return math.nan if any(map(math.isnan, floors)) else max(floors)
+        base, new = self.base.floor, self.new.floor
+        # max() would pass over the second's NaN. A NaN is no number's equal, its own neither.
+        return base if base >= new or base != base else new
 
 
 class _Finding(NamedTuple):

@@ -81,6 +81,12 @@ class Control:
         # Lets another thread in, while a context is open.
         self.joined: Callable[[], AbstractContextManager[Any]] = nullcontext
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Raises TypeError: what it knows of passes under way is of one model, in one process."""
+        raise TypeError(
+            "control: cannot be copied or pickled; a copy of the model comes unsteered: call steer() on it in its place"
+        )
+
     @property
     def share_steered(self) -> float | None:
         """Mean openness of the gate so far: over steered heads and queries, or over sequences and steps where it acts a

@@ -146,6 +146,7 @@ def _check_operands(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool)
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: wanted a Tensor; got {type(tensor).__name__}")
+        _check_dense(name, tensor)
         if tensor.ndim != 4:
             raise ValueError(f"{name}: wanted 4 dimensions [batch, heads, length, head_dim]; got {_shape(tensor)}")
         if 0 in tensor.shape:
@@ -212,12 +213,18 @@ def _check_broadcast(
 ) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: wanted a Tensor of shape {_any_of(shapes)}; got {type(tensor).__name__}")
+    _check_dense(name, tensor)
     if tensor.dtype not in (torch.float32, query.dtype):
         raise TypeError(f"{name}: wanted dtype float32 or query's {_dtype(query)}; got {_dtype(tensor)}")
     if tensor.device != query.device:
         raise ValueError(f"{name}: wanted query's device {query.device}; got {tensor.device}")
     if tensor.ndim not in layouts or tuple(tensor.shape) != shapes[tensor.ndim]:
         raise ValueError(f"{name}: wanted shape {_any_of(shapes)}; got {_shape(tensor)}")
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name}: wanted a dense Tensor; got a {str(tensor.layout).removeprefix('torch.')} one")
 
 
 def _any_of(shapes: dict[int, tuple[int, ...]]) -> str:

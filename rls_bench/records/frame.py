@@ -20,6 +20,7 @@ import msgspec
 from rls_bench.errors import RecordError
 from rls_bench.machines.machine import Machine
 from rls_bench.problems.problem import Problem
+from rls_bench.records.lines import pass_mark
 from rls_bench.records.record import SCHEMA, UNREADABLE, Nanoseconds, Share, Skipped, Status
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def _chunks(paths: Iterable[Path], skipped: list[Skipped]) -> Iterator[list[_Row
         except OSError as error:
             raise RecordError(f"results file {path}: cannot be read ({error.strerror})") from error
         with file:
+            pass_mark(file)
             while block := file.read(_CHUNK_BYTES):
                 block += file.readline()
                 yield _decoded(block, path, number, skipped)

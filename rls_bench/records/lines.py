@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from rls_bench.errors import RecordError
@@ -26,9 +28,16 @@ def opened(path: Path, *, newest: bool = False) -> Iterator[Iterable[bytes]]:
     file = path / VERDICT if (path / VERDICT).is_file() else path
     try:
         with file.open("rb") as lines:
+            pass_mark(lines)
             yield lines
     except OSError as error:
         raise RecordError(f"results file {path}: cannot be read ({error.strerror})") from error
+
+
+def pass_mark(file: BufferedReader) -> None:
+    """Read past the mark that some editors put before UTF-8; a pipe can be read so, too."""
+    if file.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
+        file.read(len(BOM_UTF8))
 
 
 def replaced(path: Path) -> list[str]:

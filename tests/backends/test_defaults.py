@@ -84,6 +84,29 @@ def test_gradients_are_right_under_any_default(name: str, kind: torch.dtype | st
             assert (found[operand] - gradient).norm() <= 2e-4 * gradient.norm() + 1e-5, operand
 
 
+@pytest.mark.parametrize("name", ON_CPU)
+def test_an_autocast_around_the_call_changes_nothing(name: str) -> None:
+    backend = registry.get(name)
+    for return_stats in (False, True):
+        inputs = bind(*arguments(9, torch.float32), 1.5, enable_gqa=True, return_stats=return_stats)
+        if not backend.supports(inputs.problem):
+            continue
+        known = agreement.truth(agreement.inputs_for(backend, inputs))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            verdict = agreement.check(backend, inputs, known)
+        assert verdict.passed, verdict
+
+
+def test_gradients_of_statistics_are_those_of_float32_also_where_backward_runs_in_an_autocast() -> None:
+    inputs = bind(*arguments(9, torch.float32), 1.5, enable_gqa=True, return_stats=True)
+    output_gradient = torch.ones(2, 4, 9, 24)
+    wanted = agreement.oracle_gradients(inputs, output_gradient)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = agreement.gradients(registry.get("cpu"), inputs, output_gradient)
+    for operand, gradient in wanted.items():
+        assert (found[operand] - gradient).norm() <= 2e-4 * gradient.norm() + 1e-4, operand
+
+
 @pytest.mark.parametrize("kind", DEFAULTS, ids=str)
 def test_every_door_is_open_under_any_default(kind: torch.dtype | str) -> None:
     given = arguments(9, torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from drawn_records import run, write
 
 from rls_bench.choose import gather
 from rls_bench.compare import compare, load
-from rls_bench.records import record
+from rls_bench.records import frame, record
 from rls_bench.records.record import Record
 
 BUSY = "other processes used 43% of the CPU time: stop them, or trust no small difference"
@@ -27,6 +28,17 @@ def test_records_given_twice_change_no_verdict(tmp_path: Path) -> None:
     once = judged(tmp_path, base, new)
     twice = judged(tmp_path, [*base, *base], [*new, *reversed(new), *new])
     assert twice.rows == once.rows  # type: ignore[attr-defined]
+
+
+def test_a_file_that_an_editor_marked_as_utf_8_is_read_whole(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.jsonl", run(1))
+    marked = tmp_path / "marked.jsonl"
+    marked.write_bytes(codecs.BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
+    skipped: list[record.Skipped] = []
+    assert list(record.read(marked, skipped)) == list(record.read(path))
+    assert load(marked).cells.keys() == load(path).cells.keys()
+    assert frame.load_frame([marked], skipped).equals(frame.load_frame([path]))
+    assert not skipped
 
 
 def test_files_given_twice_are_one(tmp_path: Path) -> None:

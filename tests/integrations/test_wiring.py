@@ -105,6 +105,15 @@ def test_tasks_and_copied_contexts_go_along(model):
     assert not torch.allclose(inside.run(logits, model, ids), steered, atol=1e-2)
 
 
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_control_is_no_thing_to_copy_and_says_what_is(make):
+    with (
+        steer(build("llama"), bias=saliency(), strength=STRENGTH) as control,
+        pytest.raises(TypeError, match="a copy of"),
+    ):
+        make(control)
+
+
 @pytest.mark.parametrize("make", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_made_in_a_context_know_nothing_of_it(model, make):
     ids = tokens(1, LENGTH)
