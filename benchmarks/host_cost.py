@@ -100,15 +100,14 @@ class HostCost:
         self.call()
 
 
-def measure(size, ways=WAYS, rounds=60, burst=50):
-    """Microseconds a call of each way, a figure a turn, on one thread."""
+def in_turns(calls, rounds, burst):
+    """Microseconds a call of each, a figure a turn, on one thread."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        calls = {way: prepared(size, way) for way in ways}
-        taken_us = {way: [] for way in ways}
+        taken_us = {way: [] for way in calls}
         for call in calls.values():
             for _ in range(burst):
                 call()
@@ -123,6 +122,11 @@ def measure(size, ways=WAYS, rounds=60, burst=50):
     finally:
         torch.set_num_threads(threads)
     return taken_us
+
+
+def measure(size, ways=WAYS, rounds=60, burst=50):
+    """Microseconds a call of each way, as ``in_turns`` takes them."""
+    return in_turns({way: prepared(size, way) for way in ways}, rounds, burst)
 
 
 def main():

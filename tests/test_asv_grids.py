@@ -1,4 +1,4 @@
-"""One run feeds all of asv's grids: what it measures, and what a cell finds in it."""
+"""What asv's suites measure once for several figures, or for several commits."""
 
 from __future__ import annotations
 
@@ -72,3 +72,22 @@ def test_a_suite_that_is_left_out_is_skipped(plans: list[runner.Plan], monkeypat
     assert {name for name, _, _ in found} == {"Prefill"}
     with pytest.raises(NotImplementedError, match="left out by RLS_BENCH_SUITES=prefill"):
         ExactEps().setup(found, "eager", 1024)
+
+
+def test_compiling_is_timed_once_for_the_same_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rls_kernels.cpu import build
+
+    from benchmarks import cpu_bars
+
+    compiled: list[float] = []
+
+    def compile_bar() -> cpu_bars.Figure:
+        compiled.append(12.5 + len(compiled))
+        return cpu_bars.Figure("first-use compile, seconds", compiled[-1], at_most=20.0)
+
+    monkeypatch.setattr(cpu_bars, "compile_bar", compile_bar)
+    for sources, found in (("one", 12.5), ("one", 12.5), ("two", 13.5)):
+        (tmp_path / sources).mkdir(exist_ok=True)
+        monkeypatch.setattr(build, "build", lambda sources=sources: tmp_path / sources / "library.so")
+        assert cpu_bars.kept_compile_bar() == cpu_bars.Figure("first-use compile, seconds", found, at_most=20.0)
+    assert len(compiled) == 2

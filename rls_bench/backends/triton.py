@@ -140,7 +140,10 @@ class Direct(Anew):
         self, bias: Tensor, strength: float | Tensor, seen: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Bias, strength and lengths as the kernels read them; a number stays on the device while it is the same."""
-        return super().steer(bias, self._strength.lay_out(strength), seen)
+        if bias.dtype is not torch.float32 or self._check_values or isinstance(strength, Tensor):
+            return super().steer(bias, self._strength.lay_out(strength), seen)
+        # The kernels go by the strides that they were made ready for, whatever axes of 1 the caller leaves out.
+        return bias, self._strength.lay_out(strength), seen
 
     def run(self, query: Tensor, key: Tensor, value: Tensor, steering: tuple[Tensor, Tensor, Tensor | None]) -> Result:
         """The kernel's output, with its statistics where the problem asks for them."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from statistics import median
 
+from rls_bench.backends import registry
 from rls_bench.backends.interface import YES, Call, Support
+from rls_bench.errors import ProbeUnavailable
 from rls_bench.probes.interface import Measures
 from rls_bench.problems.problem import Problem
 
@@ -26,7 +28,12 @@ class HostProbe:
         return YES
 
     def measure(self, call: Call, backend: str, problem: Problem) -> Measures:
-        """Medians over bursts; ``over_sdpa`` is the median ratio of neighbouring ones."""
+        """Medians over bursts; ``over_sdpa`` is the median ratio of neighbouring ones.
+
+        Raises ProbeUnavailable where a latency of ``backend`` means nothing here, as an interpreter's does.
+        """
+        if not (support := registry.get(backend).measurable()):
+            raise ProbeUnavailable(f"probe host: {backend}: {support.reason}")
         calls = (call, _by_hand(problem))
         taken_ns: tuple[list[float], list[float]] = ([], [])
         for each in calls:

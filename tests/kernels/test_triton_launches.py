@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 import triton
-from kernels.standin_driver import Standin
 from rls_kernels.triton import attention, forward
 from torch import Tensor
 from triton.runtime.jit import JITFunction
+
+from benchmarks.standin_driver import Standin
 
 LENGTH = 48
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rls_kernels.triton import forward, gradients
 from rls_kernels.triton.call import Call, Tensors
-from rls_kernels.triton.operands import Forward
+from rls_kernels.triton.operands import Forward, filled
 
 
 def steered_attention(
@@ -65,7 +65,7 @@ def prepare(
     def call(
         query: Tensor, key: Tensor, value: Tensor, bias: Tensor, strength: Tensor, key_lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        written = run(Tensors(query, key, value, bias, strength, key_lengths))
+        written = run(filled(Tensors, (query, key, value, bias, strength, key_lengths)))
         return written.out, written.stats
 
     return call

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rls_kernels.triton import configurations
-from rls_kernels.triton.operands import Figures, FigureStrides, Operands, Rows, RowStrides
+from rls_kernels.triton.operands import Figures, FigureStrides, Operands, Rows, RowStrides, filled
 
 # The interpreter has no multiprocessors to fill; a few let small problems split.
 _INTERPRETED_MULTIPROCESSORS = 4
@@ -142,13 +142,16 @@ def operands(tensors: Tensors, strides: tuple[Any, ...]) -> Operands:
     """``tensors`` with the ``strides`` of their call, as kernels take them."""
     query, key, value, bias, strength, lengths = tensors
     of_query, of_key, of_value, of_bias, of_strength = strides
-    return Operands(
-        Rows(query, of_query),
-        Rows(key, of_key),
-        Rows(value, of_value),
-        Figures(bias, of_bias),
-        Figures(strength, of_strength),
-        lengths,
+    return filled(
+        Operands,
+        (
+            filled(Rows, (query, of_query)),
+            filled(Rows, (key, of_key)),
+            filled(Rows, (value, of_value)),
+            filled(Figures, (bias, of_bias)),
+            filled(Figures, (strength, of_strength)),
+            lengths,
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from rls_kernels.triton.descriptors import describable
 from rls_kernels.triton.floored import floored_kernel
 from rls_kernels.triton.launch import Launch, on
 from rls_kernels.triton.narrow import columns_kernel, narrow_kernel
-from rls_kernels.triton.operands import Forward
+from rls_kernels.triton.operands import Forward, filled
 from rls_kernels.triton.prefill import prefill_kernel
 
 MOST_DECODE_QUERIES = 16
@@ -216,9 +216,9 @@ class Decode:
         given = operands(tensors, self._strides)
         are_aligned = tensors.are_aligned
         device = self.call.device
-        partial_out = torch.empty(self._out_shape, dtype=torch.float32, device=device)
-        partial_weighted = torch.empty(self._out_shape, dtype=torch.float32, device=device) if self.call.eps else None
-        partial_rows = torch.empty(self._rows_shape, dtype=torch.float32, device=device)
+        partial_out = torch.empty(*self._out_shape, dtype=torch.float32, device=device)
+        partial_weighted = torch.empty(*self._out_shape, dtype=torch.float32, device=device) if self.call.eps else None
+        partial_rows = torch.empty(*self._rows_shape, dtype=torch.float32, device=device)
         partial = (partial_out, partial_weighted, partial_rows)
         with on(device):
             self._decode(are_aligned, given, *partial, *self._numbers)
@@ -287,12 +287,12 @@ class _Results:
 
     def __call__(self) -> Forward:
         device = self._device
-        return Forward(
-            torch.empty(self._out, dtype=self._dtype, device=device),
-            torch.empty(self._rows, dtype=torch.float32, device=device),
-            torch.empty(self._rows, dtype=torch.float32, device=device) if self._has_norm else self._none,
-            self._none if self._stats is None else torch.empty(self._stats, dtype=torch.float32, device=device),
-        )
+        # Sizes one by one: torch takes longer over a tuple.
+        out = torch.empty(*self._out, dtype=self._dtype, device=device)
+        lse = torch.empty(*self._rows, dtype=torch.float32, device=device)
+        norm = torch.empty(*self._rows, dtype=torch.float32, device=device) if self._has_norm else self._none
+        stats = self._none if self._stats is None else torch.empty(*self._stats, dtype=torch.float32, device=device)
+        return filled(Forward, (out, lse, norm, stats))
 
 
 class _Describable(NamedTuple):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+# Makes a named tuple without its own constructor, which is a Python function: six of those take 1.5 µs of a launch.
+filled: Any = tuple.__new__
+
 
 class RowStrides(NamedTuple):
     """Of a [B, H, L, D] tensor."""
