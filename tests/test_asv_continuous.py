@@ -20,7 +20,7 @@ def git(clone: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A scratch clone whose suite is cut down to one cell; asv takes the suite from the working tree."""
+    """A scratch clone whose suites are cut down to a cell each; asv takes them from the working tree."""
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", str(ROOT), str(clone))
     git(clone, "config", "user.name", "test")
@@ -36,6 +36,10 @@ def clone(tmp_path: Path) -> Path:
     text = suite.read_text()
     assert "(BACKENDS, [256, 1024])" in text
     suite.write_text(text.replace("(BACKENDS, [256, 1024])", '(["eager"], [256])\n    budget_seconds = 10.0'))
+    suite = clone / "benchmarks" / "host_cost.py"
+    text = suite.read_text()
+    assert "(list(SIZES), WAYS)" in text
+    suite.write_text(text.replace("(list(SIZES), WAYS)", '(["short"], ["eager"])'))
     return clone
 
 
@@ -49,7 +53,7 @@ def continuous(clone: Path, base: str, new: str) -> subprocess.CompletedProcess[
     environment = {**os.environ, "HOME": str(clone.parent), "RLS_BENCH_SUITES": "prefill"}
     subprocess.run([asv, "machine", "--machine", "scratch", "--yes"], cwd=clone, env=environment, check=True)
     # Twice as slow counts: machines that run tests are busy, and a held call is late by some milliseconds.
-    factor = ["--factor", "2", "--bench", "prefill.Prefill.track_latency"]
+    factor = ["--factor", "2", "--bench", "prefill.Prefill.track_latency", "--bench", "host_cost.HostCost"]
     return subprocess.run(
         [asv, "continuous", "-E", "virtualenv", "--machine", "scratch", *factor, base, new],
         cwd=clone,
@@ -69,6 +73,7 @@ def test_a_planted_slowdown_is_found(clone: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "SOME BENCHMARKS HAVE CHANGED SIGNIFICANTLY" in done.stdout
     assert "track_latency('eager'" in done.stdout
+    assert "host_cost.HostCost.time_call('short', 'eager')" in done.stdout
 
 
 @pytest.mark.slow

@@ -12,9 +12,9 @@ from rls_bench.report.palette import INK, Look
 LONGEST_NAME = 18
 
 
-def has_one_length(panel: pd.DataFrame) -> bool:
-    """Whether a line over key lengths would be a single point."""
-    return bool(panel["key_length"].nunique() == 1)
+def has_one(panel: pd.DataFrame, column: str) -> bool:
+    """Whether a line over ``column`` would be a single point."""
+    return bool(panel[column].nunique() == 1)
 
 
 def bars(
@@ -26,7 +26,7 @@ def bars(
     *,
     scale: float = 1.0,
 ) -> None:
-    """A bar a backend from 0, least on top; problems that share the length are drawn as their geometric mean."""
+    """A bar a backend from 0, least on top; problems that share a length are drawn as their geometric mean."""
     means = scale * np.exp(np.log(panel[[column, *(bounds or ())]]).groupby(panel["backend"]).mean())
     shown = means.dropna(subset=[column]).sort_values(column, ascending=False)
     names = [str(name) for name in shown.index]

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
-from rls_bench.report.bars import bars, has_one_length
+from rls_bench.report.bars import bars, has_one
 from rls_bench.report.palette import INK, Look
 
 # Families of problems beyond these are in the table alone.
@@ -69,7 +69,7 @@ def latency(frame: pd.DataFrame, look: Look) -> Figure:
     """Latency against key length, a panel for each family of problems, with 95 % intervals; bars for one length."""
 
     def draw(axes: Axes, panel: pd.DataFrame) -> None:
-        if has_one_length(panel):
+        if has_one(panel, "key_length"):
             bars(axes, look, panel, "latency_ns", ("low_ns", "high_ns"), scale=1e-9)
             axes.set(xlabel="latency")
             axes.xaxis.set_major_formatter(EngFormatter("s"))
@@ -79,14 +79,14 @@ def latency(frame: pd.DataFrame, look: Look) -> Figure:
         _amounts(axes, "s")
         _lengths(axes)
 
-    return _panels(frame, "panel", draw, look, _interval(frame), barred=True)
+    return _panels(frame, "panel", draw, look, _interval(frame), barred="key_length")
 
 
 def steering_cost(frame: pd.DataFrame, look: Look) -> Figure:
     """Latency as a multiple of plain attention's, against key length, with 95 % intervals; bars for one length."""
 
     def draw(axes: Axes, panel: pd.DataFrame) -> None:
-        if has_one_length(panel):
+        if has_one(panel, "key_length"):
             bars(axes, look, panel, "unsteered_ratio", ("ratio_low", "ratio_high"))
             axes.axvline(1.0, color=INK, linewidth=0.8, linestyle="--")
             axes.set(xlabel="× unsteered")
@@ -97,29 +97,33 @@ def steering_cost(frame: pd.DataFrame, look: Look) -> Figure:
         _multiples(axes, "y", panel["unsteered_ratio"])
         _lengths(axes)
 
-    return _panels(frame, "panel", draw, look, [*_interval(frame), _line("--", "plain attention")], barred=True)
+    return _panels(frame, "panel", draw, look, [*_interval(frame), _line("--", "plain attention")], barred="key_length")
 
 
 def error(frame: pd.DataFrame, look: Look) -> Figure:
-    """The worst relative error against λ, a panel for each dtype; the dashed line is plain eager attention's own."""
+    """The worst relative error against λ, a panel for each dtype; the dashed line is plain eager attention's own.
+
+    Bars for one λ.
+    """
 
     def draw(axes: Axes, panel: pd.DataFrame) -> None:
         worst = panel.groupby(["backend", "strength"], as_index=False)[["error", "error_floor"]].max()
+        if has_one(worst, "strength"):
+            bars(axes, look, worst, "error")
+            axes.axvline(worst["error_floor"].max(), color=INK, linewidth=0.8, linestyle="--")
+            axes.set(xlabel="relative error")
+            return
         _lines(axes, look, worst, "error", x="strength")
         floors = worst.groupby("strength", as_index=False)["error_floor"].max()
         axes.plot(floors["strength"], floors["error_floor"], color=INK, linewidth=0.8, linestyle="--", marker="_")
         if floors["strength"].abs().max() > 10:
             axes.set_xscale("symlog", linthresh=1.0)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        else:
-            # From λ = 0, for one λ alone has no scale of its own.
-            low, high = min(0.0, floors["strength"].min()), max(1.0, floors["strength"].max())
-            axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         axes.set(yscale="log", xlabel="strength λ", ylabel="relative error")
         _ticks(axes.yaxis, FuncFormatter(lambda value, _: f"{value:.2g}"))
         _widen(axes, "y")
 
-    return _panels(frame, "dtype", draw, look, [_line("--", "plain eager attention")])
+    return _panels(frame, "dtype", draw, look, [_line("--", "plain eager attention")], barred="strength")
 
 
 def speed_against_error(frame: pd.DataFrame, look: Look) -> Figure:
@@ -168,7 +172,7 @@ def energy(frame: pd.DataFrame, look: Look) -> Figure:
     """Joules a call against key length; bars for one length."""
 
     def draw(axes: Axes, panel: pd.DataFrame) -> None:
-        if has_one_length(panel):
+        if has_one(panel, "key_length"):
             bars(axes, look, panel, "joules")
             axes.set(xlabel="energy a call")
             axes.xaxis.set_major_formatter(EngFormatter("J"))
@@ -178,7 +182,7 @@ def energy(frame: pd.DataFrame, look: Look) -> Figure:
         _amounts(axes, "J")
         _lengths(axes)
 
-    return _panels(frame, "panel", draw, look, barred=True)
+    return _panels(frame, "panel", draw, look, barred="key_length")
 
 
 def across_machines(frame: pd.DataFrame) -> Figure:
@@ -210,11 +214,11 @@ def panels(frame: pd.DataFrame, by: str) -> list[str]:
 
 
 def _panels(
-    frame: pd.DataFrame, by: str, draw: Draw, look: Look, signs: Sequence[Sign] = (), *, barred: bool = False
+    frame: pd.DataFrame, by: str, draw: Draw, look: Look, signs: Sequence[Sign] = (), *, barred: str = ""
 ) -> Figure:
-    """Small multiples, at most three a row, over one legend of backends; bars (where one length is) name themselves.
+    """Small multiples, at most three a row, over one legend of backends.
 
-    ``signs`` are what else is drawn, and what it means.
+    Bars, which are drawn where the column ``barred`` has one value, name themselves. ``signs`` are what else is drawn, and what it means.
     """
     values = panels(frame, by)
     columns = {1: 1, 2: 2, 4: 2}.get(len(values), 3)
@@ -226,7 +230,7 @@ def _panels(
     for axes, value in zip(grid.flat, values, strict=False):
         draw(axes, frame[frame[by] == value])
         axes.set_title(_wrap(value, _TITLE_WIDTHS[columns]), fontsize=9 if columns < 3 else 8)
-    unnamed = [value for value in values if not (barred and has_one_length(frame[frame[by] == value]))]
+    unnamed = [value for value in values if not (barred and has_one(frame[frame[by] == value], barred))]
     _legend(figure, look, set(frame.loc[frame[by].isin(unnamed), "backend"]), signs)
     return figure
 
@@ -293,7 +297,7 @@ def _legend(figure: Figure, look: Look, backends: set[str], signs: Sequence[Sign
 def _interval(frame: pd.DataFrame) -> list[Sign]:
     """What intervals look like where panels are lines, where they are bars, or both."""
     shown = frame[frame["panel"].isin(panels(frame, "panel"))]
-    barred = {has_one_length(panel) for _, panel in shown.groupby("panel")}
+    barred = {has_one(panel, "key_length") for _, panel in shown.groupby("panel")}
     whisker, band = Line2D([], [], color=INK, marker="|", markersize=7), Patch(color=INK, alpha=0.3, linewidth=0)
     return [(sign, "95 % interval") for sign, is_bar in ((band, False), (whisker, True)) if is_bar in barred]
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rls_bench.records.flips import flips
 from rls_bench.report import figures
-from rls_bench.report.bars import has_one_length
+from rls_bench.report.bars import has_one
 from rls_bench.report.palette import FLOOR
 from rls_bench.report.results import Results
 from rls_bench.report.tables import Column, Table, table
@@ -71,7 +71,7 @@ _TIMES = [
 
 
 def _latency(results: Results, timed: pd.DataFrame) -> Section:
-    title = "Latency" if has_one_length(timed) else "Latency against sequence length"
+    title = "Latency" if has_one(timed, "key_length") else "Latency against sequence length"
     if timed.empty:
         return Section("latency", title, "No latency was measured.")
     frame = results.latest

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drawn_records import launches, problem, record, write
+from matplotlib.axes import Axes
 
 from rls_bench.report import figures, read
 from rls_bench.report.palette import look
@@ -50,13 +52,20 @@ def test_several_key_lengths_are_drawn_as_lines(tmp_path: Path) -> None:
     assert legend == ["cpu", "sdpa-cpu", "unsteered", "95 % interval"]
 
 
-def test_an_axis_spans_a_factor_of_two_at_least_and_shows_a_single_strength_from_0(tmp_path: Path) -> None:
-    frame = read([write(tmp_path / "r.jsonl", [record("cpu", problem(1024), launches(np.random.default_rng(1), 1e6))])])
-    with figures.style():
-        (axes,) = figures.error(frame.latest, look(COSTS)).axes
-    low, high = axes.get_ylim()
+def test_one_strength_is_drawn_as_bars_from_0_and_several_over_a_factor_of_two_at_least(tmp_path: Path) -> None:
+    def axes_of(*strengths: float) -> Axes:
+        problems = [replace(problem(1024), strength=strength) for strength in strengths]
+        records = [record("cpu", each, launches(np.random.default_rng(1), 1e6)) for each in problems]
+        frame = read([write(tmp_path / f"{len(records)}.jsonl", records)])
+        with figures.style():
+            (axes,) = figures.error(frame.latest, look(COSTS)).axes
+        return axes
+
+    alone = axes_of(1.0)
+    assert [label.get_text() for label in alone.get_yticklabels()] == ["cpu"]
+    assert alone.get_xlim()[0] == 0.0
+    low, high = axes_of(1.0, 4.0).get_ylim()
     assert high >= 1.999 * low
-    assert axes.get_xlim()[0] <= 0.0
 
 
 def test_a_title_that_is_too_long_for_its_panel_is_broken_and_then_cut_with_a_sign() -> None:
