@@ -71,6 +71,8 @@ def test_regret_on_held_out_real_launches(tmp_path: Path) -> None:
         }
         asked = choose(evidence)
         chosen = [decision for decision in asked if decision.backend]
+        # A machine that is shared may give no choice, and then there is no regret to tell.
+        assert chosen, [decision.why for decision in asked]
         regrets = []
         for decision in chosen:
             timed = [latency_ns[cell.problem] for cell in decision.cells]
@@ -78,7 +80,6 @@ def test_regret_on_held_out_real_launches(tmp_path: Path) -> None:
         median, worst = float(np.median(np.concatenate(regrets))), max(float(np.mean(each)) for each in regrets)
         names = [decision.backend for decision in chosen]
         print(f"{len(asked)} regimes, chosen {names}: regret {median:.1%} median, {worst:.1%} in the worst regime")
-        assert chosen
         assert median <= 0.02
         assert worst <= 0.05
 
