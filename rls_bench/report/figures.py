@@ -218,7 +218,8 @@ def _panels(
 ) -> Figure:
     """Small multiples, at most three a row, over one legend of backends.
 
-    Bars, which are drawn where the column ``barred`` has one value, name themselves. ``signs`` are what else is drawn, and what it means.
+    Bars, which are drawn where the column ``barred`` has one value, name themselves. ``signs`` are what else is drawn,
+    and what it means.
     """
     values = panels(frame, by)
     columns = {1: 1, 2: 2, 4: 2}.get(len(values), 3)
