@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("docs/inspector.md", "docs/triton-kernels.md")
+DOCUMENTS = ("README.md", "docs/inspector.md", "docs/triton-kernels.md")
 INSPECTION = "results/inspection.json"
+# What `make bench` recorded on the machine that the README names.
+BENCH = "results/documents/make-bench.jsonl"
 _TABLE = re.compile(r"(<!-- figures: (?P<name>[\w -]+) -->\n)(?P<text>.*?)(<!-- /figures -->)", re.DOTALL)
 _FIGURE = re.compile(r"(?P<text>[\w.,]+)(?P<mark><!-- figure: (?P<name>[\w -]+) -->)")
 
@@ -108,7 +110,27 @@ def _groups() -> str:
     return _markdown(rows)
 
 
+def _bench() -> str:
+    """The first table of the kept run, without what has no latency there."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    from rls_bench.cli import tables
+    from rls_bench.records import record
+    from rls_bench.records.latency import Latencies
+
+    records = record.read_all([ROOT / BENCH], [])
+    timed = [each for each in tables.by_problem(records)[0] if each.samples_ns]
+    written = StringIO()
+    tables.show(Console(file=written, width=100, markup=False), timed, timed[0].noise_floor, Latencies(records))
+    table, _, _ = written.getvalue().partition("noise floor")
+    lines = "\n".join(line.rstrip() for line in table.strip().splitlines())
+    return f"```text\n{lines}\n```\n"
+
+
 NAMED: dict[str, Callable[[], str]] = {
+    "bench": _bench,
     "steering": _steering,
     "kernels": _kernels,
     "groups": _groups,
