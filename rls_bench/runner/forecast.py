@@ -74,13 +74,16 @@ class Forecast:
         parts = [self.first[index] for index in kept] + (launches - 1) * [self.later[index] for index in kept]
         fixed = launches * self.start + sum(each.before for each in parts)
         wanted = sum(each.turns for each in parts)
+        # What is cut short by the limit takes no longer than that.
+        check = sum(each.check for each in parts)
+        check = max(0.0, check - max(0.0, fixed - seconds))
         return Fit(
             launches=launches,
             left_out=[index for index in range(len(self.first)) if index not in kept],
             start=launches * self.start,
             compile=sum(each.compile for each in parts),
             oracle=sum(each.oracle for each in parts),
-            check=sum(each.check for each in parts),
+            check=check,
             turns=max(0.0, min(wanted, seconds - fixed)),
         )
 
@@ -88,7 +91,7 @@ class Forecast:
         """Two sentences at most: how long it takes, and what a limit of ``seconds`` leaves out."""
         fit = self.fit(seconds)
         text = (
-            f"{self.cells} cells × {self.launches} launches: about {_span(fit.total)}: starting {fit.start:.0f} s, "
+            f"{self.cells} cells × {self.launches} launches: about {_span(min(fit.total, seconds))}: starting {fit.start:.0f} s, "
             f"compiling {fit.compile:.0f} s, oracle {fit.oracle:.0f} s, checks {fit.check:.0f} s, "
             f"turns {fit.turns:.0f} s"
         )

@@ -37,8 +37,10 @@ def test_the_problem_that_has_no_room_is_left_out_and_a_later_one_that_has_is_no
 
 
 def test_one_problem_is_tried_even_where_none_has_room() -> None:
-    fit = FORECAST.fit(10)
+    fit = FORECAST.fit(20)
     assert (fit.launches, fit.left_out) == (1, [1])
+    # It is cut short where it takes longer.
+    assert fit.total == 20
 
 
 def test_a_second_launch_of_a_larger_problem_takes_less_than_the_first_and_more_than_a_small_ones() -> None:
