@@ -90,8 +90,9 @@ class Forecast:
     def title(self, seconds: float, problems: Sequence[Problem]) -> str:
         """Two sentences at most: how long it takes, and what a limit of ``seconds`` leaves out."""
         fit = self.fit(seconds)
+        total = _span(min(fit.total, seconds))
         text = (
-            f"{self.cells} cells × {self.launches} launches: about {_span(min(fit.total, seconds))}: starting {fit.start:.0f} s, "
+            f"{self.cells} cells × {self.launches} launches: about {total}: starting {fit.start:.0f} s, "
             f"compiling {fit.compile:.0f} s, oracle {fit.oracle:.0f} s, checks {fit.check:.0f} s, "
             f"turns {fit.turns:.0f} s"
         )
