@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import msgspec
@@ -11,8 +10,10 @@ import pytest
 import torch
 
 from rls_bench.backends import registry
+from rls_bench.backends.interface import Backend, Call
 from rls_bench.probes import one_call
 from rls_bench.problems import draw
+from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 
 
@@ -32,13 +33,13 @@ def test_a_backend_that_nobody_registered_ends_it_with_an_error() -> None:
 def test_the_profiler_sees_one_warm_call_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
 
-    class FakeBackend:
-        def prepare(self, inputs: object) -> Callable[[], None]:
+    class FakeBackend(Backend):
+        def prepare(self, inputs: Inputs) -> Call:
             events.append("prepare")
             return lambda: events.append("call")
 
     monkeypatch.setattr(registry, "get", lambda name: FakeBackend())
-    monkeypatch.setattr(draw, "draw", lambda problem: SimpleNamespace(problem=problem))
+    monkeypatch.setattr(draw, "draw", lambda problem: SimpleNamespace(problem=problem, scale=1.0))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
     monkeypatch.setattr(torch.cuda.profiler, "start", lambda: events.append("start"))
     monkeypatch.setattr(torch.cuda.profiler, "stop", lambda: events.append("stop"))

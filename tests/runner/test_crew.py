@@ -63,7 +63,10 @@ def test_compilers_work_beside_others_only_where_nothing_is_measured(
             log.append(f"done {cell.label}")
             return 1
 
-    course, crew_ = SimpleNamespace(plan=plan, limit=Limit()), SimpleNamespace(slow={"flex"}, alone=False)
+    course, crew_ = (
+        SimpleNamespace(plan=plan, limit=Limit()),
+        SimpleNamespace(slow={"flex"}, alone=False, unsteered=set()),
+    )
     Logged(course, crew_, 1).prepare(cells)  # type: ignore[arg-type]
     together = ["tell flex", "tell eager", "done eager", "tell keyfold", "done keyfold", "done flex"]
     in_turn = ["tell eager", "done eager", "tell flex", "done flex", "tell keyfold", "done keyfold"]
