@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rls_bench.agreement import judgement
+from rls_bench.machines.threads import one_thread
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 from rls_bench.referee import truth
@@ -48,7 +49,7 @@ class Gradients:
         if not whole:
             # Only these are of few heads.
             names = [name for name in names if name in ("query", "key", "value")]
-        with _one_thread() if whole else nullcontext():
+        with one_thread() if whole else nullcontext():
             wanted = _of(_oracle, inputs, torch.float64, names, heads)
         kind = contents.bias, steers
         if kind not in self._by_eager:
@@ -66,17 +67,6 @@ class Gradients:
             if not worst <= allowed:
                 return f"gradient of {name} is off by {worst:.2g} of its size; at most {allowed:.2g}"
         return ""
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For many small products, which a team of threads would only wait for one another in."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _heads(problem: Problem, seed: str) -> list[tuple[int, int]]:
