@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend
+from rls_bench.machines import vector_math
 from rls_bench.planning import memory
 from rls_bench.planning.likeness import is_plain
 from rls_bench.planning.memory import Remembered
@@ -120,6 +121,7 @@ def steered_attention(
         check_values=check_values,
     )
     chosen = _backend_for(backend, inputs.problem, policy)
+    vector_math.settle()
     if not torch.compiler.is_compiling():
         recording.follow_environment()
         if counting.active:
@@ -152,6 +154,7 @@ def plan(
     """
     inputs = bind(query, key, value, bias, strength, key_lengths=key_lengths, check_values=check_values, **options)
     chosen = dispatch.resolve(backend, inputs.problem, policy)
+    vector_math.settle()
     recording.follow_environment()
     return Plan(chosen, inputs, bias, strength, key_lengths, reads_values(check_values, query))
 

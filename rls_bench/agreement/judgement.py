@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rls_bench.agreement.causes import explain
 from rls_bench.backends.interface import AttentionStats, Backend, Call
+from rls_bench.machines import vector_math
 from rls_bench.problems.inputs import Inputs
 from rls_bench.records.record import Agreement
 
@@ -41,6 +42,7 @@ _EVERY_BIT = 0x100
 
 def oracle(inputs: Inputs, rows: Tensor | None = None) -> OracleResult:
     """The float64 answer for ``inputs``, of all queries or of the indices ``rows``."""
+    vector_math.settle()
     return steered_attention_oracle(
         inputs.query,
         inputs.key,
@@ -120,6 +122,7 @@ class Answer:
 
 def ask(call: Call, inputs: Inputs, compiled: bool = False) -> Answer:
     """Call once, fresh memory filled with NaN, and keep what a verdict needs; ``compiled`` by torch.compile."""
+    vector_math.settle()
     before = {name: tensor.detach().clone() for name, tensor in inputs.tensors().items()}
     with poisoned_heap() if compiled else poisoned_memory():
         result = call()
@@ -244,6 +247,7 @@ def gradients(backend: Backend, inputs: Inputs, output_gradient: Tensor) -> dict
     """Gradients of query, key, value, bias and strength through ``backend`` for one ``output_gradient``, and where the
     problem asks for statistics for ones at each of them.
     """
+    vector_math.settle()
     leaves = _leaves(inputs)
     result = backend.prepare(leaves)()
     output, stats = result if leaves.problem.return_stats else (result, ())

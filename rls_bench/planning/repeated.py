@@ -6,6 +6,7 @@ from typing import Any
 
 from rls_bench.backends.anew import Anew
 from rls_bench.backends.interface import Backend, Call
+from rls_bench.machines import vector_math
 from rls_bench.planning.watching import is_watched
 from rls_bench.problems.inputs import Inputs
 
@@ -16,6 +17,7 @@ def repeated(backend: Backend, inputs: Inputs) -> Call:
     By the backend's ``launch`` where it has one of its own for them, and what ``prepare`` returns where it hasn't, or
     while something watches this thread's operators. Raises what these raise.
     """
+    vector_math.settle()
     launch = backend.launch(inputs)
     if type(launch) is Anew:
         return backend.prepare(inputs)

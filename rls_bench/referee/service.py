@@ -12,7 +12,7 @@ import sys
 
 import torch
 
-from rls_bench.machines import host
+from rls_bench.machines import host, vector_math
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Agreement
 from rls_bench.referee import pool
@@ -92,6 +92,7 @@ def main(descriptor: int) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=descriptor), Request, takes_descriptors=True)
+    vector_math.settle()
     service = Service()
     # As others find it: how many threads torch would take is part of what a machine is.
     host.current()

@@ -19,6 +19,7 @@ from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend, Call, Support
 from rls_bench.backends.words import one_line, told
 from rls_bench.errors import BackendError, BackendUnavailable, BackendUnsupported
+from rls_bench.machines import vector_math
 from rls_bench.probes.registry import observe
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Question, Status
@@ -64,6 +65,8 @@ class Workbench:
         self._children: list[int] = []
         self._resolution_ns = clock.resolution_ns()
         self._intact = Intact()
+        # A kernel's fault is its own, and this would be another's.
+        vector_math.settle()
         # What has been imported stays: with it set aside, each later collection takes a millisecond, not a hundred.
         gc.freeze()
 

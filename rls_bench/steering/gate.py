@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from rls_bench.backends.interface import AttentionStats
+from rls_bench.machines import vector_math
 
 Signal = Literal["entropy", "margin", "disagreement"]
 
 
 def output_entropy(logits: Tensor) -> Tensor:
     """Entropy of softmax(logits) over that of a uniform answer: [..., V] -> [...], 0 sure, 1 no idea."""
+    vector_math.settle()
     log_p = logits.float().log_softmax(dim=-1)
     # p log p at p = 0 is 0, also where log p is -inf (a token that a processor ruled out).
     entropy = -(log_p.exp() * log_p.masked_fill(log_p.isneginf(), 0)).sum(dim=-1)

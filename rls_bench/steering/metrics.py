@@ -12,16 +12,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rls_bench.machines import vector_math
+
 PUBLISHED_EPS = 1e-9
 
 
 def entropy(attention: Tensor, eps: float = PUBLISHED_EPS) -> Tensor:
     """``-Σ A log(A + eps)`` over the last axis, nats: [..., Lk] -> [...]."""
+    vector_math.settle()
     return -(attention * torch.log(attention + eps)).sum(dim=-1)
 
 
 def kl_divergence(attention: Tensor, steered: Tensor, eps: float = PUBLISHED_EPS) -> Tensor:
     """``KL(A ‖ A') = Σ A (log(A + eps) - log(A' + eps))`` over the last axis, nats: [..., Lk] -> [...]."""
+    vector_math.settle()
     return (attention * (torch.log(attention + eps) - torch.log(steered + eps))).sum(dim=-1)
 
 

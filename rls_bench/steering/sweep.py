@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rls_bench.attention import steered_attention
+from rls_bench.machines import vector_math
 from rls_bench.machines.threads import one_thread
 from rls_bench.steering.metrics import PUBLISHED_EPS
 from rls_bench.steering.saliency import Normalizer, normalize_saliency
@@ -127,6 +128,7 @@ class Example:
 
 def run(settings: Settings, advanced: Callable[[int], None] = lambda heads: None) -> Sweep:
     """Run the sweep on the CPU; ``advanced`` hears of each block of heads that is done (their number)."""
+    vector_math.settle()
     seed_rows = {seed: _seed(settings, seed, advanced) for seed in settings.seeds}
     rows = [
         Row(
@@ -141,6 +143,7 @@ def run(settings: Settings, advanced: Callable[[int], None] = lambda heads: None
 
 def example(settings: Settings, strength: float, keys: int = 100) -> Example:
     """Saliency and the attention of the first query of the first head, for the first seed."""
+    vector_math.settle()
     generator = torch.Generator().manual_seed(settings.seeds[0])
     saliency = _saliency(settings, generator)
     scores = next(_score_blocks(settings, generator))[0, 0]
