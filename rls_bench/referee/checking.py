@@ -135,7 +135,9 @@ class _Check:
         for _ in range(_ROUNDS):
             if finding is None and all(verdict.passed for verdict in verdicts):
                 verdicts += self._round(trial)
-        if finding is None and all(verdict.passed for verdict in verdicts):
+        # Where gradients are asked for, another set would be no other.
+        has_other = not self._pool.problem.requires_grad
+        if has_other and finding is None and all(verdict.passed for verdict in verdicts):
             verdicts.append(self._on_another_set())
         if fault := self._intact.fault():
             finding = Finding("failed", fault)
