@@ -23,12 +23,12 @@ from rls_bench.machines import vector_math
 from rls_bench.probes.registry import observe
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Question, Status
+from rls_bench.referee.intact import Intact
 from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
 from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
 from rls_bench.runner import interview, kin, messages, room
-from rls_bench.runner.intact import Intact
 from rls_bench.runner.kernels import kernels_of
 from rls_bench.runner.settings import settings
 from rls_bench.timing import caches, calibrate, cuda, stopwatch
@@ -175,7 +175,7 @@ class Workbench:
         # Where two sets of inputs overflow the cache, a third tells nothing new.
         most = _MOST_INPUTS if 2 * problem.input_bytes < caches.last_level_bytes(problem.device) else 2
         count = max(1, min(most, request.input_bytes // max(1, problem.input_bytes)))
-        trials = [trial, *(Trial(backend, pool, request.contents[1]) for _ in range(1, count))]
+        trials = [trial, *(Trial(backend, pool, request.contents[1].of(which)) for which in range(1, count))]
         for each in trials[1:]:
             self._called(each.call)
         if request.thorough:
@@ -283,10 +283,8 @@ class Workbench:
 
     def _meddled(self) -> Finding | None:
         """What the backend did to this process: other timers, children left behind."""
-        if timers := clock.replaced():
-            return Finding("failed", f"it put a timer of its own in place of {timers}")
-        if changed := self._intact.changed():
-            return Finding("failed", f"it put something of its own in place of {changed}")
+        if fault := self._intact.fault():
+            return Finding("failed", fault)
         if extra := sorted(set(kin.children(os.getpid())) - set(self._children)):
             return Finding("failed", f"a call left a child process behind (pid {', '.join(map(str, extra))})")
         return None
