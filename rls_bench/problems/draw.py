@@ -1,4 +1,4 @@
-"""The tensors of a benchmark problem: real ones, tiled and jittered by seed, or random ones.
+"""The tensors of a benchmark problem: real ones, tiled and jittered by seed, or random ones; and their lengths.
 
 Real inputs are queries, keys and values that SmolLM2-135M computed on English text and the saliency of photographs;
 ``data/REAL_INPUTS.md`` tells their origin and licences.
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from rls_bench.problems import served
 from rls_bench.problems.binding import bind
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
@@ -25,7 +26,7 @@ _JITTER = 0.05
 def draw(problem: Problem) -> Inputs:
     """Inputs of ``problem``, the same for the same problem and seed on every machine."""
     generator = Generator().manual_seed(problem.seed)
-    make = _real_operands if problem.inputs == "real" else _random_operands
+    make = _random_operands if problem.inputs == "random" else _real_operands
     query, key, value, bias = make(problem, generator)
     query, key, value = (
         operand.to(device=problem.device, dtype=getattr(torch, problem.dtype)).requires_grad_(problem.requires_grad)
@@ -129,11 +130,14 @@ def _strength(problem: Problem, generator: Generator) -> Tensor:
 
 
 def _key_lengths(problem: Problem, generator: Generator) -> Tensor | None:
-    """Lengths from half of Lk to all of it, int32 [B]."""
+    """Lengths from half of Lk to all of it, or as they were served; int32 [B]."""
     if not problem.has_key_lengths:
         return None
-    shortest = max(1, problem.key_length // 2)
-    lengths = torch.randint(shortest, problem.key_length + 1, (problem.batch,), generator=generator, device="cpu")
+    if problem.inputs == "served":
+        lengths = served.key_lengths(problem.batch, problem.key_length, generator)
+    else:
+        shortest = max(1, problem.key_length // 2)
+        lengths = torch.randint(shortest, problem.key_length + 1, (problem.batch,), generator=generator, device="cpu")
     return lengths.to(device=problem.device, dtype=torch.int32)
 
 

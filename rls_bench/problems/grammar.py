@@ -14,6 +14,7 @@
 | ``λ[h]``, ``λ[bh]``, ``λ[bhq]`` (or ``strength[h]``) | axes of the strength | one number |
 | ``b[k]``, ``b[bhk]`` (or ``bias[k]``) | axes of the bias | ``b[bk]`` |
 | ``λ=4`` (or ``strength=4``), ``random``, ``seed=3`` | how benchmark tensors are drawn | λ=1, real ones, seed 0 |
+| ``padded served`` | lengths as a public serving trace has them | from half to all of the keys |
 
 Words may come in any order; before them ``NAME:`` gives the problem a name, as tables print it.
 """
@@ -44,7 +45,7 @@ _WORDS: tuple[tuple[str, Callable[[re.Match[str]], dict[str, Any]]], ...] = (
     (r"padded", lambda m: {"has_key_lengths": True}),
     (r"stats", lambda m: {"return_stats": True}),
     (r"grad", lambda m: {"requires_grad": True}),
-    (r"random", lambda m: {"inputs": "random"}),
+    (r"random|served", lambda m: {"inputs": m[0]}),
     (rf"eps=({_NUMBER})", lambda m: {"eps": float(m[1])}),
     (rf"(?:λ|strength)=({_NUMBER})", lambda m: {"strength": float(m[1])}),
     (r"(?:λ|strength)\[(h|bh|bhq)\]", lambda m: {"strength_layout": m[1]}),
@@ -53,7 +54,7 @@ _WORDS: tuple[tuple[str, Callable[[re.Match[str]], dict[str, Any]]], ...] = (
 )
 _WANTED = {"query_heads": "H32/8", "query_length": "L1024 or Lq1", "key_length": "L1024 or Lk4096", "head_dim": "D128"}
 _SPELLED = ["B8", "H32/8", "L1024", "Lq1", "Lk4096", "D128", *_DTYPES, "causal", "padded", "stats", "grad", "random"]
-_SPELLED += ["eps=1e-3", "λ=4", "strength=4", "seed=3"]
+_SPELLED += ["served", "eps=1e-3", "λ=4", "strength=4", "seed=3"]
 _SPELLED += [f"{name}[{axes}]" for name in ("λ", "strength") for axes in ("h", "bh", "bhq")]
 _SPELLED += [f"{name}[{axes}]" for name in ("b", "bias") for axes in ("k", "bk", "bhk")]
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 DType = Literal["float32", "bfloat16", "float16"]
 BiasLayout = Literal["k", "bk", "bhk"]
 StrengthLayout = Literal["scalar", "h", "bh", "bhq"]
-InputKind = Literal["real", "random"]
+InputKind = Literal["real", "random", "served"]
 
 # Enforced where a problem is read, from a file or the command line; not where a call makes one.
 Size = Annotated[int, Meta(ge=1, le=2**40)]
@@ -27,7 +27,8 @@ class Problem:
     head_dim] and value [batch, kv_heads, key_length, value_dim]. ``bias_layout`` and ``strength_layout`` name
     the axes that the caller gave (``"bhk"`` is [batch, query_heads, key_length]).
 
-    ``strength``, ``inputs`` and ``seed`` say how benchmark tensors are drawn; no backend may look at them.
+    ``strength``, ``inputs`` and ``seed`` say how benchmark tensors are drawn; no backend may look at them. ``served``
+    inputs are ``real`` ones with key lengths as a public serving trace has them; others take half to all of the keys.
     """
 
     batch: Size

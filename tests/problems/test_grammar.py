@@ -39,7 +39,7 @@ def problems(draw: st.DrawFn) -> Problem:
         return_stats=draw(st.booleans()),
         requires_grad=draw(st.booleans()),
         strength=draw(finite()),
-        inputs=draw(st.sampled_from(["real", "random"])),
+        inputs=draw(st.sampled_from(["real", "random", "served"])),
         seed=draw(st.integers(0, 1 << 31)),
     )
 
