@@ -26,20 +26,27 @@ MOST_UNKNOWN = 0.1
 QUESTION = "\n\nIn one sentence, what happens here?\n"
 
 
+def passages(requests):
+    """One for each request, from ``SHORTEST`` to ``LONGEST``, of the texts that the package carries."""
+    from rls_bench.evaluation import texts
+
+    text = "\n\n".join(map(texts.read, ("alice", "moby_dick", "pride_and_prejudice")))
+    lengths = [SHORTEST + (LONGEST - SHORTEST) * number // max(1, requests - 1) for number in range(requests)]
+    starts = [(250 * number) % (len(text) - LONGEST) for number in range(requests)]
+    return [text[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+
+
 def smollm2(requests):
     """SmolLM2-135M, and for each request ids [1, P] and a bias [P] that is 1 on the passage."""
     import torch
 
     from rls_bench.evaluation import smollm2 as weights
-    from rls_bench.evaluation import texts
 
     model, tokenizer = weights.load(task="the gain of a policy")
     question = tokenizer(QUESTION).input_ids
     prompts = []
-    for number in range(requests):
-        text = texts.read(("alice", "moby_dick", "pride_and_prejudice")[number % 3])
-        length = SHORTEST + (LONGEST - SHORTEST) * number // max(1, requests - 1)
-        passage = tokenizer(text[number * 500 :][:length]).input_ids
+    for text in passages(requests):
+        passage = tokenizer(text).input_ids
         bias = torch.tensor([1.0] * len(passage) + [0.0] * len(question))
         prompts.append((torch.tensor([passage + question]), bias))
     return model, prompts

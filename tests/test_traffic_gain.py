@@ -27,6 +27,15 @@ def test_a_planted_saving_is_found() -> None:
     assert low > 4e7
 
 
+def test_passages_are_whole_and_of_many_lengths() -> None:
+    for requests in (1, 10, 40):
+        found = traffic_gain.passages(requests)
+        assert len({*found}) == requests
+        assert [len(text) for text in found] == sorted(len(text) for text in found)
+        assert len(found[0]) == traffic_gain.SHORTEST
+        assert requests == 1 or len(found[-1]) == traffic_gain.LONGEST
+
+
 def chosen(low: float | None) -> dict[str, Any]:
     totals = [
         {"name": "sdpa-cpu", "time_ns": {"median": 2e9, "low": 1e9, "high": 3e9}, "over_today": None},

@@ -93,9 +93,6 @@ class Triton(Backend):
 
         problem = inputs.problem
         refuse_tangents(self.name, inputs)
-        bias, strength = _in_range(inputs)
-        operands = (near(tensor) for tensor in (inputs.query, inputs.key, inputs.value, bias, strength))
-        tensors: tuple[Any, ...] = (*operands, inputs.key_lengths)
         options: dict[str, Any] = {
             "scale": inputs.scale,
             "eps": problem.eps,
@@ -103,8 +100,17 @@ class Triton(Backend):
             "return_stats": problem.return_stats,
         }
 
+        # In each call, for some are copies, which new values in the inputs would not reach.
+        def operands() -> tuple[Any, ...]:
+            bias, strength = _in_range(inputs)
+            tensors = map(near, (inputs.query, inputs.key, inputs.value, bias, strength))
+            return (*tensors, inputs.key_lengths)
+
+        # What is refused is so before any call.
+        operands()
+
         def call() -> Any:
-            output, stats = attention.steered_attention(*tensors, **options)
+            output, stats = attention.steered_attention(*operands(), **options)
             return (output, differentiable(inputs, AttentionStats(*stats))) if problem.return_stats else output
 
         return call

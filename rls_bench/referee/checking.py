@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,11 +20,12 @@ from rls_bench.records.record import Agreement, Status
 from rls_bench.referee import sealed
 from rls_bench.referee.client import Referee
 from rls_bench.referee.contents import Contents
+from rls_bench.referee.intact import Intact
 from rls_bench.referee.messages import Draw
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
-from rls_bench.referee.trial import SLOTS, Trial, Wrong, result_parts
-from rls_bench.timing import stopwatch
+from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
+from rls_bench.timing import clock, stopwatch
 
 # Calls after the first ones, in each round: a cache that is filled once warm shows in the second, and a kernel that is
 # wrong in every other call alone escapes six rounds of two judged calls in one check of 4,096.
@@ -120,6 +120,7 @@ class _Check:
         self._referee = referee
         self._draw = draw
         self._least_ns: int | None = None
+        self._intact = Intact()
 
     def verdict(self) -> Verdict:
         support = self._backend.supports(self._pool.problem)
@@ -131,11 +132,17 @@ class _Check:
         finding = trial.look(self._tray, second, self._timed)
         asked = [(first, None), (second, None), (second, 1)][: trial.handed]
         verdicts = [self._judge(contents, slot, repeats) for slot, (contents, repeats) in enumerate(asked)]
+        for _ in range(_ROUNDS):
+            if finding is None and all(verdict.passed for verdict in verdicts):
+                verdicts += self._round(trial)
+        # Where gradients are asked for, another set would be no other.
+        has_other = not self._pool.problem.requires_grad
+        if has_other and finding is None and all(verdict.passed for verdict in verdicts):
+            verdicts.append(self._on_another_set())
+        if fault := self._intact.fault():
+            finding = Finding("failed", fault)
         if finding is not None:
             return Verdict(finding.status, finding.reason)
-        for _ in range(_ROUNDS):
-            if all(verdict.passed for verdict in verdicts):
-                verdicts += self._round(trial)
         judged = next((verdict for verdict in verdicts if not verdict.passed), verdicts[0])
         status: Status = "ok" if judged.passed else "wrong"
         return Verdict(status, judged.reason, judged.error, judged.floor, judged.ratio, self._least_ns)
@@ -156,10 +163,18 @@ class _Check:
         judged = enumerate(Contents(contents.seed, contents.bias, steps - later) for _, later in handed)
         return [self._judge(each, slot) for slot, each in judged]
 
+    def _on_another_set(self) -> Agreement:
+        """A call of the backend prepared once more, where keys and values are others."""
+        contents = Contents(secrets.token_hex(8), secrets.randbelow(2), negated=True)
+        trial = Trial(self._backend, self._pool, contents)
+        self._tray.put(0, result_parts(trial.call(), self._pool.problem))
+        trial.compare()
+        return self._judge(contents, 0)
+
     def _timed(self, call: Call) -> Any:
-        start = time.perf_counter_ns()
+        start = clock.now_ns()
         result = call()
-        took_ns = time.perf_counter_ns() - start
+        took_ns = clock.now_ns() - start
         self._least_ns = took_ns if self._least_ns is None else min(self._least_ns, took_ns)
         return result
 

@@ -1,10 +1,12 @@
 """What a call's inputs hold, and how they change from call to call in the same memory.
 
-Two draws of the queries and of the saliency lie ready. The queries' rows fall into some two hundred units, and each
-unit holds the one draw's rows or the other's; the saliency is wholly the one or the other. Before each call one unit
-changes sides, so that hardly two calls ever see the same inputs, and yet the right answer to any of them is known: a
-row of attention depends on its own query alone, so the answer is put together from those to the four pairs of draws.
-Keys and values stay as they are, for a backend may pack them once.
+Two draws of the queries and of the saliency lie ready, and of the strength where it is a tensor. The queries' rows fall
+into some two hundred units, and each unit holds the one draw's rows or the other's; the saliency is wholly the one or
+the other, and the strength with it. Before each call one unit changes sides, so that hardly two calls ever see the same
+inputs, and yet the right answer to any of them is known: a row of attention depends on its own query alone, so the
+answer is put together from those to the four pairs of draws. Keys and values stay as they are, for a backend may pack
+them once. Where it is prepared on another set of inputs, that set's queries, keys and values are the negatives: all
+else is to the last bit the same, and the answer the negative, so that what was packed for the first set shows.
 """
 
 from __future__ import annotations
@@ -20,15 +22,16 @@ _MOST_UNITS = 256
 
 class Contents(msgspec.Struct, frozen=True):
     """The inputs of one call: which draw the saliency is (0 or 1), and the ``seed`` by which the units of the queries
-    are dealt and change sides, ``steps`` times since."""
+    are dealt and change sides, ``steps`` times since; ``negated``: queries, keys and values are the negatives."""
 
     seed: str
     bias: int
     steps: int = 0
+    negated: bool = False
 
     def of(self, which: int, steps: int = 0) -> Contents:
         """The contents of the inputs numbered ``which``, where distinct ones are renewed together."""
-        return Contents(f"{self.seed} {which}", self.bias, steps)
+        return Contents(f"{self.seed} {which}", self.bias, steps, negated=which % 2 == 1)
 
 
 class Units(msgspec.Struct, frozen=True):

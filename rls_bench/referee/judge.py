@@ -63,7 +63,8 @@ class Judge:
 
     def judge(self, result: Result, contents: Contents, steers: bool) -> Agreement:
         """Whether ``result`` is right for ``contents``; a backend that doesn't steer is judged at λ = 0."""
-        output = result.output
+        negated = contents.negated and not self.pool.problem.requires_grad
+        output = -result.output if negated else result.output
         mix = Mix.at(contents, self._units.count)
         first, second = (self._truth(query, contents.bias if steers else None) for query in (0, 1))
         rows = self._sides(mix)
@@ -91,6 +92,8 @@ class Judge:
             reason = STALE
         elif reason and not bool((error <= allowed).all()):
             reason = f"{reason}; {self._where(output, contents, mix, steers, exact, allowed)}"
+        if reason and negated:
+            reason = f"on a second set of inputs, with keys and values of its own: {reason}"
         return Agreement(float(error.max()), float(floor.max()), ratio, passed=not reason, reason=reason)
 
     def _where(self, output: Tensor, contents: Contents, mix: Mix, steers: bool, exact: Tensor, allowed: Tensor) -> str:

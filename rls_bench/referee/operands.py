@@ -7,19 +7,21 @@ library, whatever a backend does to torch's functions.
 from __future__ import annotations
 
 import ctypes
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rls_bench.problems.inputs import Inputs
 from rls_bench.referee.contents import Contents, Mix, Units
-from rls_bench.referee.pool import OTHER, Pool
+from rls_bench.referee.pool import OTHER, STEERING, Pool
 
 _libc = ctypes.CDLL(None)
 _memcmp = _libc.memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _memmove = ctypes.memmove
+_AT_ONCE = 1 << 20
 
 
 def same_bytes(one: int, other: int, size: int) -> bool:
@@ -50,14 +52,44 @@ class _HostMemory:
         return same_bytes(self._place + start, self._sources[source] + start, size)
 
 
+class _NegatedHostMemory(_HostMemory):
+    """Holds the negatives of what the draws say."""
+
+    def write(self, source: str, start: int, size: int) -> None:
+        super().write(source, start, size)
+        self._turn(self._place + start, size)
+
+    def holds(self, source: str, start: int, size: int) -> bool:
+        # Compared a little at a time, for it takes a copy.
+        for begin in range(start, start + size, _AT_ONCE):
+            count = min(_AT_ONCE, start + size - begin)
+            copy = ctypes.create_string_buffer(count)
+            _memmove(copy, self._sources[source] + begin, count)
+            self._turn(ctypes.addressof(copy), count)
+            if not same_bytes(self._place + begin, ctypes.addressof(copy), count):
+                return False
+        return True
+
+    def _turn(self, place: int, size: int) -> None:
+        """Flip the sign of the numbers at an address."""
+        item = self.tensor.dtype.itemsize
+        memory: Any = (ctypes.c_char * size).from_address(place)
+        numbers = np.frombuffer(memory, f"u{item}")
+        numbers ^= numbers.dtype.type(1 << (8 * item - 1))
+
+
 class _DeviceMemory:
     """Copies queue up on the current stream, between the calls."""
 
-    def __init__(self, tensor: Tensor, sources: dict[str, Tensor]) -> None:
+    def __init__(self, tensor: Tensor, sources: dict[str, Tensor], is_negated: bool) -> None:
         self.tensor = tensor
         # Unlike detach(), data has a version counter of its own.
         self._alias = tensor.data.flatten().view(torch.uint8)
-        self._sources = {name: source.flatten().view(torch.uint8).to(tensor.device) for name, source in sources.items()}
+        on_device = {name: source.to(tensor.device) for name, source in sources.items()}
+        self._sources = {
+            name: (source.neg() if is_negated else source).flatten().view(torch.uint8)
+            for name, source in on_device.items()
+        }
 
     def write(self, source: str, start: int, size: int) -> None:
         self._alias[start : start + size].copy_(self._sources[source][start : start + size])
@@ -68,7 +100,7 @@ class _DeviceMemory:
 
 
 class Operands:
-    """One set of inputs, as the backend receives them.
+    """One set of inputs, as the backend receives them; whether it is of negatives, the first contents say for all.
 
     ``mix`` and ``bias`` tell what the queries and the saliency hold at the moment.
     """
@@ -76,6 +108,8 @@ class Operands:
     def __init__(self, pool: Pool, contents: Contents) -> None:
         self._pool = pool
         problem = pool.problem
+        # Gradients are not so simply turned.
+        self._negated = () if problem.requires_grad or not contents.negated else ("query", "key", "value")
         self._units = Units.of(problem)
         self._memories: dict[str, _Memory] = {}
         self._sizes: dict[str, int] = {}
@@ -101,7 +135,8 @@ class Operands:
         self.bias = contents.bias
         for unit in range(self._units.count):
             self._write_unit(unit)
-        self._memories["bias"].write(_of(self.bias, "bias"), 0, self._sizes["bias"])
+        for name in STEERING:
+            self._memories[name].write(_of(self.bias, name), 0, self._sizes[name])
 
     def renew(self) -> None:
         """Another call's contents: one unit of the queries changes sides."""
@@ -113,22 +148,25 @@ class Operands:
         query, sides = self._memories["query"], self.mix.sides
         if not all(query.holds(_of(sides[unit], "query"), *span) for unit, span in enumerate(self._spans)):
             found.append("query")
-        if not self._memories["bias"].holds(_of(self.bias, "bias"), 0, self._sizes["bias"]):
-            found.append("bias")
+        for name in STEERING:
+            if not self._memories[name].holds(_of(self.bias, name), 0, self._sizes[name]):
+                found.append(name)
         # The order of the operator's arguments.
         return [name for name in self._memories if name in found]
 
     def _fixed(self) -> list[str]:
-        return [name for name in self._memories if name not in ("query", "bias")]
+        return [name for name in self._memories if name not in ("query", *STEERING)]
 
     def _write_unit(self, unit: int) -> None:
         self._memories["query"].write(_of(self.mix.sides[unit], "query"), *self._spans[unit])
 
     def _memory(self, name: str, tensor: Tensor) -> _Memory:
         sources = [source for source in (name, OTHER + name) if source in self._pool.tensors]
+        is_negated = name in self._negated
         if tensor.is_cuda:
-            return _DeviceMemory(tensor, {source: self._pool.tensors[source] for source in sources})
-        return _HostMemory(tensor, {source: self._pool.address(source) for source in sources})
+            return _DeviceMemory(tensor, {source: self._pool.tensors[source] for source in sources}, is_negated)
+        kind = _NegatedHostMemory if is_negated else _HostMemory
+        return kind(tensor, {source: self._pool.address(source) for source in sources})
 
 
 def _of(side: int, name: str) -> str:

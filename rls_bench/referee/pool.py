@@ -22,7 +22,9 @@ from rls_bench.referee.messages import Layout, Piece
 _EXCERPT_QUERIES = 64
 _ALIGNMENT = 64
 OTHER = "other_"
-_RENEWED = ("query", "bias")
+# Of one draw together. A strength that is one number is the same in all draws, for a kernel may take it once.
+STEERING = ("bias", "strength")
+_RENEWED = ("query", *STEERING)
 
 
 class Pool:
@@ -43,9 +45,9 @@ class Pool:
 
     def inputs(self, query: int, bias: int) -> Inputs:
         """The pure inputs of one pair of draws, 0 or 1 each, in the shared memory itself."""
-        names = {"query": OTHER * query + "query", "bias": OTHER * bias + "bias"}
+        names = {"query": OTHER * query + "query"} | {name: OTHER * bias + name for name in STEERING}
         plain = replace(self.problem, requires_grad=False)
-        rest = [name for name in ("key", "value", "strength", "key_lengths") if name in self.tensors]
+        rest = [name for name in ("key", "value", "key_lengths") if name in self.tensors]
         chosen = names | {name: name for name in rest}
         on_device = {name: self.tensors[source].to(plain.device) for name, source in chosen.items()}
         return Inputs(problem=plain, scale=self.layout.scale, **on_device)

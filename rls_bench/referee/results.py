@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rls_bench.backends.interface import AttentionStats
 from rls_bench.problems.problem import Problem
-from rls_bench.referee import sealed
+from rls_bench.referee import bare, sealed
 from rls_bench.referee.judge import Result
 from rls_bench.referee.operands import same_bytes
 from rls_bench.timing import training
@@ -59,10 +59,8 @@ def parts(result: Any, problem: Problem) -> list[Tensor]:
         # By identity of the type: isinstance can be answered by the object itself.
         if type(part) is not Tensor:
             raise ValueError(f"{name}: wanted a torch.Tensor and no subclass; got {_kind(part)}")
-        if part.layout is not torch.strided or part.device.type != problem.device.split(":")[0]:
-            raise ValueError(f"{name}: wanted a dense tensor on {problem.device}; got {part.layout} on {part.device}")
-        if tuple(part.shape) != shape or part.dtype != dtype:
-            raise ValueError(f"{name}: wanted {list(shape)} {dtype}; got {list(part.shape)} {part.dtype}")
+        if fault := bare.fault(part, shape, dtype, problem.device):
+            raise ValueError(f"{name}: {fault}")
     return found
 
 
@@ -90,21 +88,19 @@ class Tray:
         assert self._problem is not None
         place = self._address + slot * slot_bytes(self._problem)
         for tensor in tensors:
-            dense = tensor.detach().cpu().contiguous()
-            size = dense.numel() * dense.element_size()
-            _memmove(place, dense.data_ptr(), size)
-            place += size
+            found = bare.Bytes(tensor)
+            _memmove(place, found.address, found.size)
+            place += found.size
 
     def holds(self, slot: int, tensors: list[Tensor]) -> bool:
         """Whether the tensors are still what was put into the slot."""
         assert self._problem is not None
         place = self._address + slot * slot_bytes(self._problem)
         for tensor in tensors:
-            dense = tensor.detach().cpu().contiguous()
-            size = dense.numel() * dense.element_size()
-            if not same_bytes(place, dense.data_ptr(), size):
+            found = bare.Bytes(tensor)
+            if not same_bytes(place, found.address, found.size):
                 return False
-            place += size
+            place += found.size
         return True
 
     def clear(self) -> None:

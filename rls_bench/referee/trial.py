@@ -17,6 +17,7 @@ from rls_bench.agreement.judgement import poisoned_heap, poisoned_memory
 from rls_bench.backends.interface import Backend, Call
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Status
+from rls_bench.referee.bare import storage_address
 from rls_bench.referee.contents import Contents
 from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
@@ -105,12 +106,13 @@ class Trial:
 
     def _own_storage(self, found: list[Tensor], earlier: list[Tensor]) -> None:
         """Raise where results lie in the memory of an input, or of results before."""
-        inputs = {_place(tensor): name for name, tensor in self.operands.inputs.tensors().items()}
-        before = {_place(tensor) for tensor in earlier}
+        inputs = {storage_address(tensor): name for name, tensor in self.operands.inputs.tensors().items()}
+        before = {storage_address(tensor) for tensor in earlier}
         for part in found:
-            if (name := inputs.get(_place(part))) is not None:
+            place = storage_address(part)
+            if (name := inputs.get(place)) is not None:
                 raise Wrong(f"its output lies in the memory of its input {name}")
-            if _place(part) in before:
+            if place in before:
                 raise Wrong("each output overwrites the one before: two results share memory")
 
 
@@ -124,7 +126,3 @@ def result_parts(result: Any, problem: Problem) -> list[Tensor]:
         return parts(result, problem)
     except ValueError as error:
         raise Wrong(str(error)) from None
-
-
-def _place(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

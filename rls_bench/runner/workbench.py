@@ -16,19 +16,19 @@ from rls_bench.timing import clock
 import torch  # isort: skip
 
 from rls_bench.backends import registry
-from rls_bench.backends.interface import Backend, Call, Support
+from rls_bench.backends.interface import Backend, Call
 from rls_bench.backends.words import one_line, told
-from rls_bench.errors import BackendError, BackendUnavailable, BackendUnsupported
+from rls_bench.errors import BackendUnavailable, BackendUnsupported
 from rls_bench.machines import vector_math
 from rls_bench.probes.registry import observe
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Question, Status
+from rls_bench.referee.intact import Intact
 from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
 from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
-from rls_bench.runner import kin, messages, room
-from rls_bench.runner.intact import Intact
+from rls_bench.runner import interview, kin, messages, room
 from rls_bench.runner.kernels import kernels_of
 from rls_bench.runner.settings import settings
 from rls_bench.timing import caches, calibrate, cuda, stopwatch
@@ -75,7 +75,7 @@ class Workbench:
         printed = _printed_bytes()
         self._calls_ns = 0
         if isinstance(request, messages.Introduce):
-            return self._introduce(request)
+            return interview.introduction(self._name, self._fault, request)
         if isinstance(request, messages.CheckCase):
             return self._check_case(request.problem)
         if isinstance(request, messages.Release):
@@ -101,29 +101,6 @@ class Workbench:
         reply.calls_ns = self._calls_ns
         reply.noise = _noise_since(printed)
         return reply
-
-    def _introduce(self, request: messages.Introduce) -> messages.Introduction:
-        def none(verdict: messages.Verdict) -> messages.Introduction:
-            return messages.Introduction(verdict, verdict, [verdict] * len(request.problems))
-
-        if self._fault:
-            return none(_failed(self._fault))
-        try:
-            backend = registry.get(self._name)
-        except BackendError as error:
-            return none(messages.Verdict(False, one_line(str(error))))
-        # A module may raise anything as it is imported, and may even exit.
-        except BaseException as error:
-            return none(_failed(f"cannot be imported: {told(error)}"))
-        if fault := _declared_wrongly(backend):
-            return none(_failed(fault))
-        return messages.Introduction(
-            _verdict("available", backend.available),
-            _verdict("measurable", backend.measurable),
-            [_verdict("supports", backend.supports, problem) for problem in request.problems],
-            backend.compiles,
-            backend.steers,
-        )
 
     def _check_case(self, problem: Problem) -> messages.CaseChecked:
         # Only conformance asks for this; a run's workers need not load it.
@@ -198,7 +175,7 @@ class Workbench:
         # Where two sets of inputs overflow the cache, a third tells nothing new.
         most = _MOST_INPUTS if 2 * problem.input_bytes < caches.last_level_bytes(problem.device) else 2
         count = max(1, min(most, request.input_bytes // max(1, problem.input_bytes)))
-        trials = [trial, *(Trial(backend, pool, request.contents[1]) for _ in range(1, count))]
+        trials = [trial, *(Trial(backend, pool, request.contents[1].of(which)) for which in range(1, count))]
         for each in trials[1:]:
             self._called(each.call)
         if request.thorough:
@@ -306,10 +283,8 @@ class Workbench:
 
     def _meddled(self) -> Finding | None:
         """What the backend did to this process: other timers, children left behind."""
-        if timers := clock.replaced():
-            return Finding("failed", f"it put a timer of its own in place of {timers}")
-        if changed := self._intact.changed():
-            return Finding("failed", f"it put something of its own in place of {changed}")
+        if fault := self._intact.fault():
+            return Finding("failed", fault)
         if extra := sorted(set(kin.children(os.getpid())) - set(self._children)):
             return Finding("failed", f"a call left a child process behind (pid {', '.join(map(str, extra))})")
         return None
@@ -349,37 +324,6 @@ def _fits_in_cache(problem: Problem) -> bool:
 
 def _changed(names: list[str]) -> Finding:
     return Finding("wrong", f"changed its input {', '.join(names)}")
-
-
-def _failed(reason: str) -> messages.Verdict:
-    return messages.Verdict(False, reason, failed=True)
-
-
-def _declared_wrongly(backend: object) -> str:
-    """What of a backend's own declarations is not as the interface has it, or an empty string."""
-    if isinstance(backend, type) and issubclass(backend, Backend):
-        return f"wanted an instance of a Backend subclass; got the class {backend.__name__} itself: call it"
-    if not isinstance(backend, Backend):
-        return f"wanted an instance of a Backend subclass; got {type(backend).__name__}"
-    for name in ("steers", "compiles"):
-        if not isinstance(value := getattr(backend, name), bool):
-            return one_line(f"{name}: wanted True or False; got {value!r}")
-    kernels = backend.kernels
-    if not isinstance(kernels, tuple) or not all(isinstance(part, str) and part for part in kernels):
-        return one_line(f'kernels: wanted a tuple of names, such as ("cutlass_fmha",); got {kernels!r}')
-    return ""
-
-
-def _verdict(name: str, question: Callable[..., Support], *about: Problem) -> messages.Verdict:
-    """A backend's answer, whatever it is or raises."""
-    try:
-        support = question(*about)
-    # The same of its questions.
-    except BaseException as error:
-        return _failed(f"{name}(): {told(error)}")
-    if not isinstance(support, Support):
-        return _failed(one_line(f"{name}(): wanted a Support, such as YES or no(reason); got {support!r}"))
-    return messages.Verdict(bool(support), one_line(str(support.reason)))
 
 
 def _status_of(error: BaseException) -> tuple[Status, str]:

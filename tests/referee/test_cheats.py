@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
+import cheats
+import cheats_at_the_harness
+import cheats_in_figures
 import pytest
-from cheats import CHEATS, RIGHT, TRANSPOSED, WITH_STATISTICS
+from cheats import RIGHT, TRANSPOSED, Trick
 from judged import LocalReferee
 
 from rls_bench.agreement.conformance import CASES
@@ -17,6 +20,7 @@ from rls_bench.referee import Referee, check
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
 STATISTICS = replace(PROBLEM, return_stats=True)
+CHEATS: dict[str, Trick] = cheats.CHEATS | cheats_in_figures.CHEATS | cheats_at_the_harness.CHEATS
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +28,29 @@ def referee() -> Referee:
     return cast(Referee, LocalReferee())
 
 
-@pytest.mark.parametrize("name", CHEATS)
+# Torch loads its compiler for it.
+SLOW = "put_off_by_a_dispatcher_left_on"
+
+
+@pytest.mark.parametrize(
+    "name", [*(name for name in CHEATS if name != SLOW), pytest.param(SLOW, marks=pytest.mark.slow)]
+)
 def test_a_cheat_is_caught(name: str, referee: Referee) -> None:
-    verdict = check(CHEATS[name], PROBLEM, referee)
-    assert verdict.status == "wrong", verdict
+    cheat = CHEATS[name]
+    try:
+        verdict = check(cheat, replace(PROBLEM, **cheat.asks), referee)
+    finally:
+        cheats_at_the_harness.undo()
+    assert verdict.status == cheat.word, verdict
     assert verdict.reason
     assert "\n" not in verdict.reason
 
 
-@pytest.mark.parametrize("name", WITH_STATISTICS)
-def test_a_cheat_with_statistics_is_caught(name: str, referee: Referee) -> None:
-    assert check(WITH_STATISTICS[name], STATISTICS, referee).status == "wrong"
-
-
-@pytest.mark.parametrize("problem", [PROBLEM, STATISTICS, replace(PROBLEM, dtype="bfloat16")], ids=str)
+@pytest.mark.parametrize(
+    "problem",
+    [PROBLEM, STATISTICS, replace(PROBLEM, dtype="bfloat16", strength_layout="bhq", is_causal=True)],
+    ids=str,
+)
 def test_what_is_right_passes(problem: Problem, referee: Referee) -> None:
     verdict = check(RIGHT, problem, referee)
     assert verdict.passed, verdict.reason
@@ -62,6 +75,14 @@ def test_what_a_kernel_raises_is_told_with_its_place(referee: Referee) -> None:
     verdict = check(broken, PROBLEM, referee)
     assert verdict.status == "failed"
     assert verdict.reason.startswith("ZeroDivisionError: no scale (test_cheats.py:")
+
+
+def test_which_ones_passed_before_is_told_of_cheats_that_there_are() -> None:
+    assert cheats.CHEATS.keys() > cheats.PASSED_BEFORE
+
+
+def test_what_was_packed_for_another_set_of_inputs_is_told_as_such(referee: Referee) -> None:
+    assert check(CHEATS["packed_by_shape"], PROBLEM, referee).reason.startswith("on a second set of inputs, with keys")
 
 
 def test_kept_results_are_told_as_such(referee: Referee) -> None:

@@ -20,17 +20,22 @@ from rls_bench.runner.process import NurseryLost, Worker, WorkerLost, environmen
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
 
 
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    """One for all tests but the one that ends it: to import torch takes longer than most of them."""
+    found = Nursery(environment())
+    yield found
+    found.stop()
+
+
 @contextmanager
-def started(name: str, forked: bool = True) -> Iterator[Worker]:
-    nursery = Nursery(environment()) if forked else None
+def started(name: str, nursery: Nursery | None) -> Iterator[Worker]:
     worker = Worker(f"fakes:{name}", nursery)
     try:
         assert isinstance(worker.ask(messages.Introduce([PROBLEM]), 60), messages.Introduction)
         yield worker
     finally:
         worker.stop()
-        if nursery is not None:
-            nursery.stop()
 
 
 def prepare(worker: Worker, timeout_seconds: float = 60) -> messages.Prepared:
@@ -64,14 +69,16 @@ def alive(pid: int) -> bool:
         ("DEVICE_FAULT", "crashed", "code 1: .*an illegal memory access was encountered$"),
     ],
 )
-def test_a_death_is_read_off_the_exit_status(name: str, status: str, reason: str, forked: bool) -> None:
-    with started(name, forked) as worker, pytest.raises(WorkerLost, match=reason) as lost:
+def test_a_death_is_read_off_the_exit_status(
+    nursery: Nursery, name: str, status: str, reason: str, forked: bool
+) -> None:
+    with started(name, nursery if forked else None) as worker, pytest.raises(WorkerLost, match=reason) as lost:
         prepare(worker)
     assert lost.value.status == status
 
 
-def test_a_worker_that_does_not_answer_is_killed() -> None:
-    with started("HANG") as worker:
+def test_a_worker_that_does_not_answer_is_killed(nursery: Nursery) -> None:
+    with started("HANG", nursery) as worker:
         began = time.monotonic()
         with pytest.raises(WorkerLost, match=r"no answer within 0\.5 s") as lost:
             prepare(worker, 0.5)
@@ -81,8 +88,8 @@ def test_a_worker_that_does_not_answer_is_killed() -> None:
 
 
 @pytest.mark.parametrize("name", ["FORKING", "LINGERING"])
-def test_a_forked_child_cannot_answer_and_does_not_outlive_its_parent(name: str) -> None:
-    with started(name) as worker:
+def test_a_forked_child_cannot_answer_and_does_not_outlive_its_parent(nursery: Nursery, name: str) -> None:
+    with started(name, nursery) as worker:
         reply = prepare(worker)
         assert reply.status == "failed", reply.reason
         assert "left a child process behind" in reply.reason
@@ -96,8 +103,8 @@ def test_a_forked_child_cannot_answer_and_does_not_outlive_its_parent(name: str)
 
 
 @forked_or_not
-def test_a_backend_gets_the_variables_that_it_wants(forked: bool) -> None:
-    with started("WANTING", forked) as worker:
+def test_a_backend_gets_the_variables_that_it_wants(nursery: Nursery, forked: bool) -> None:
+    with started("WANTING", nursery if forked else None) as worker:
         reply = prepare(worker)
         assert reply.status == "ok", reply.reason
 
@@ -121,16 +128,18 @@ def test_forked_workers_are_processes_of_their_own_and_end_with_their_nursery() 
     late.stop()
 
 
-def test_noise_on_standard_output_disturbs_nothing_and_is_told(capfd: pytest.CaptureFixture[str]) -> None:
-    with started("NOISY") as worker:
+def test_noise_on_standard_output_disturbs_nothing_and_is_told(
+    nursery: Nursery, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with started("NOISY", nursery) as worker:
         reply = prepare(worker)
         assert reply.status == "ok", reply.reason
         assert "to standard output" in reply.noise
     assert capfd.readouterr().out == ""
 
 
-def test_a_worker_whose_coordinator_is_gone_ends() -> None:
-    with started("HEALTHY") as worker:
+def test_a_worker_whose_coordinator_is_gone_ends(nursery: Nursery) -> None:
+    with started("HEALTHY", nursery) as worker:
         pid = worker.pid
         worker.hang_up()
         deadline = time.monotonic() + 10
@@ -139,8 +148,8 @@ def test_a_worker_whose_coordinator_is_gone_ends() -> None:
         assert not alive(pid)
 
 
-def test_workers_wait_without_spinning() -> None:
-    with started("HEALTHY") as worker:
+def test_workers_wait_without_spinning(nursery: Nursery) -> None:
+    with started("HEALTHY", nursery) as worker:
         before = _cpu_seconds(worker.pid)
         time.sleep(0.5)
         assert _cpu_seconds(worker.pid) - before < 0.1

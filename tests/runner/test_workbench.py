@@ -88,6 +88,14 @@ def test_results_of_distinct_inputs_are_handed_over_with_what_they_were_of(quest
         assert sampled.status == "ok", sampled.reason
 
 
+@pytest.mark.parametrize("name", ["PACKED_BY_SHAPE", "VALUES_PACKED_BY_SHAPE"])
+def test_what_was_packed_for_another_set_of_inputs_is_wrong(name: str) -> None:
+    judged = Judged(f"cheats_in_figures:{name}", PROBLEM)
+    assert judged.prepare().status == "ok"
+    reasons = [judged.sample(patience_ns=1).reason for _ in range(2)]
+    assert any(reason.startswith("on a second set of inputs") for reason in reasons), reasons
+
+
 def test_a_result_that_changes_once_it_is_timed_is_wrong() -> None:
     judged = bench("CHEATING")
     assert judged.prepare().status == "ok"
