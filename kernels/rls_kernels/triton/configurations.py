@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -59,11 +59,18 @@ def block_width(head_dim: int) -> int:
 
 
 def prefill(
-    arch: int, head_dim: int, element_bytes: int, *, exact_sums: bool = False, has_eps: bool = False
+    arch: int,
+    head_dim: int,
+    element_bytes: int,
+    *,
+    exact_sums: bool = False,
+    has_eps: bool = False,
+    is_per_query: bool = False,
 ) -> Configuration:
     """The configuration of the prefill kernels; ``arch`` is 80 for sm_80, ``head_dim`` the larger of D and Dv.
 
-    ``exact_sums`` asks for row sums of weights that no dot has rounded, as statistics need.
+    ``exact_sums`` asks for row sums of weights that no dot has rounded, as statistics need; ``is_per_query`` is for λ
+    that varies with the query.
     """
     # tcgen05 gives each thread a whole row; one partial sum is all there is to keep.
     partials = 1 if arch == 100 else 8
@@ -83,6 +90,9 @@ def prefill(
         partials = 16 if arch in (90, 100) else 8
     is_plain = not (exact_sums or has_eps)
     # Registers hold scores, output and sums: what is wide or keeps more sums takes fewer keys a block.
+    # Two of the three at once would spill up to 600 B with 64 keys.
+    if arch == 90 and exact_sums + has_eps + is_per_query > 1 and (has_eps or head_dim > 64):
+        return Configuration(128, 32, 8, 2, 1 if exact_sums and has_eps else partials, by_dot)
     if arch == 90:
         # Rows found anew leave registers for a second block an SM. Descriptors cost narrow heads more than they save.
         is_narrow = head_dim <= 64
@@ -129,12 +139,24 @@ def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
     return Configuration(128, 64, 4 if arch == 80 and head_dim <= 64 else 8, 2, bias_early=True, rows_anew=True)
 
 
-def decode(arch: int, head_dim: int, element_bytes: int) -> Configuration:
+def decode(
+    arch: int, head_dim: int, element_bytes: int, *, stats: bool = False, has_eps: bool = False
+) -> Configuration:
     """The configuration of the decode kernels; ``block_m`` is the most rows (queries × group heads) of one tile."""
     if element_bytes == 4:
         return Configuration(16, 16, num_warps=8, num_stages=2, slice_d=_SLICE)
-    keys = 64 if head_dim * element_bytes <= 256 else 32
-    return Configuration(64, keys, num_warps=4, num_stages=2 if head_dim * element_bytes > 256 else 3)
+    if head_dim > 128:
+        # 64 rows spill up to 3 KB. Heads this wide come in groups that 16 hold.
+        return Configuration(16, 32, num_warps=4, num_stages=2)
+    # Eps and statistics keep more of each row: 64 rows would spill up to 2 KB.
+    rows = 64 if head_dim <= 64 else 32
+    keys = 32 if has_eps and (stats or head_dim > 64) else 64
+    return Configuration(rows // 2 if has_eps or stats else rows, keys, num_warps=4, num_stages=3)
+
+
+def reduction_warps(head_dim: int) -> int:
+    """Warps of the kernel that joins decode's splits, which holds a row's outputs of all of them at once."""
+    return 8 if head_dim > 128 else 4
 
 
 def backward(
@@ -146,8 +168,11 @@ def backward(
         by_query = Configuration(32, keys, num_warps=8, num_stages=1, slice_d=_SLICE)
         return by_query, Configuration(16, keys, num_warps=8, num_stages=1, slice_d=_SLICE)
     if head_dim > 128:
-        wide = Configuration(64, 32, num_warps=8, num_stages=1)
-        return wide, wide
+        # 64 queries, which wgmma would take, spill 150 to 400 B on sm_90.
+        wide = Configuration(32, 32, num_warps=8, num_stages=1)
+        if arch == 100:
+            return Configuration(64, 32, num_warps=8, num_stages=1), wide
+        return replace(wide, block_n=16) if has_eps else wide, wide
     square = Configuration(64, 64, num_warps=8, num_stages=1)
     if arch == 100:
         return square, square

@@ -173,7 +173,9 @@ class Decode:
         self.call = call
         self._results = _Results(call, return_stats)
         self._strides = call.strides()
-        chosen = configuration or configurations.decode(architecture(call.device), *call.shape_class)
+        chosen = configuration or configurations.decode(
+            architecture(call.device), *call.shape_class, stats=return_stats, has_eps=call.eps > 0
+        )
         batch, heads, query_length = call.rows
         _, group_size, _, key_length = call.sizes
         tile_rows = min(chosen.block_m, max(16, triton.next_power_of_2(group_size * query_length)))
@@ -207,6 +209,7 @@ class Decode:
                 "VALUE_DIM": value_dim,
                 "BLOCK_S": triton.next_power_of_2(splits),
                 "BLOCK_DV": configurations.block_width(value_dim),
+                "num_warps": configurations.reduction_warps(value_dim),
             },
         )
 
@@ -262,7 +265,9 @@ def from_table(call: Call, return_stats: bool, wide: bool = False) -> Configurat
     arch = architecture(call.device)
     if has_narrow(call, return_stats) and not wide:
         return configurations.narrow(arch, call.shape_class[0], stats=return_stats)
-    return configurations.prefill(arch, *call.shape_class, exact_sums=return_stats, has_eps=call.eps > 0)
+    return configurations.prefill(
+        arch, *call.shape_class, exact_sums=return_stats, has_eps=call.eps > 0, is_per_query=call.is_per_query
+    )
 
 
 def has_narrow(call: Call, return_stats: bool) -> bool:

@@ -80,7 +80,12 @@ def prefill(
             chosen, 2, **options,
         )  # fmt: skip
     chosen = configuration or configurations.prefill(
-        arch, head_dim, _ELEMENT_BYTES[dtype], exact_sums=stats, has_eps=eps
+        arch,
+        head_dim,
+        _ELEMENT_BYTES[dtype],
+        exact_sums=stats,
+        has_eps=eps,
+        is_per_query=strength_layout == "bhq",
     )
     constexprs: dict[str, Any] = {
         "PER_QUERY": strength_layout == "bhq",
@@ -139,7 +144,7 @@ def decode(
     bias_per_head: bool = False,
 ) -> Variant:
     """The decode kernel for tiles of ``rows`` (queries × heads of a group)."""
-    chosen = configurations.decode(arch, head_dim, _ELEMENT_BYTES[dtype])
+    chosen = configurations.decode(arch, head_dim, _ELEMENT_BYTES[dtype], stats=stats, has_eps=eps)
     chosen = replace(chosen, block_m=min(rows, chosen.block_m))
     constexprs = {
         "STEERED": strength_layout != "none", "BIAS_PER_HEAD": bias_per_head, "HAS_EPS": eps, "STATS": stats,
@@ -164,7 +169,8 @@ def reduction(
     }  # fmt: skip
     return Variant(
         "reduce", arch, head_dim, dtype, False, eps, stats, "scalar", "rls_kernels.triton.decode:reduce_kernel",
-        {**outputs, **numbers}, constexprs, tuple(outputs), Configuration(1, splits, 4, 2), 0,
+        {**outputs, **numbers}, constexprs, tuple(outputs),
+        Configuration(1, splits, configurations.reduction_warps(head_dim), 2), 0,
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     def slices(element_bytes: int) -> int | None:
         return 16 if element_bytes == 4 else None
 
-    def prefill(_: int, __: int, element_bytes: int, exact_sums: bool = False, has_eps: bool = False) -> Configuration:
+    def prefill(_: int, __: int, element_bytes: int, *, exact_sums: bool = False, **___: bool) -> Configuration:
         return Configuration(
             32, 32, 4, 1, partials=16, sums_by_dot=not exact_sums, bias_early=exact_sums, rows_anew=True, masked_n=16,
             slice_d=slices(element_bytes),

@@ -30,6 +30,13 @@ def test_strength_and_bias_of_every_layout() -> None:
         assert verdict.passed, verdict.reason
 
 
+def test_more_rows_than_one_tile_holds() -> None:
+    # With eps, 28 rows of heads this wide are two tiles.
+    inputs = draw(sizes=(1, 4, 1, 7, 40), dims=(72, 80), dtype=torch.bfloat16, eps=1e-3, stats=True, causal=True)
+    verdict = agreement.check(BACKEND, inputs)
+    assert verdict.passed, verdict.reason
+
+
 @pytest.mark.parametrize(
     ("keys", "programs", "multiprocessors", "splits"),
     [(32_768, 8, 132, 32), (32_768, 8 * 64, 132, 1), (200, 1, 132, 4), (1_000_000, 1, 132, 64)],
