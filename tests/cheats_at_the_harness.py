@@ -89,6 +89,11 @@ def put_off_until_read(inputs: Inputs) -> Callable[[int], Any]:
     return later.call
 
 
+def _leave_on(mode: TorchFunctionMode | TorchDispatchMode) -> None:
+    mode.__enter__()
+    _UNDO.append(lambda: mode.__exit__(None, None, None))
+
+
 def put_off_by_a_mode_left_on(inputs: Inputs) -> Callable[[int], Any]:
     """Every torch function asks a mode first, that of who reads the result as well."""
     later = _PutOff(inputs)
@@ -98,9 +103,7 @@ def put_off_by_a_mode_left_on(inputs: Inputs) -> Callable[[int], Any]:
             later.touch(*args)
             return function(*args, **(kwargs or {}))
 
-    mode = Mode()
-    mode.__enter__()
-    _UNDO.append(lambda: mode.__exit__(None, None, None))
+    _leave_on(Mode())
     return later.call
 
 
@@ -112,9 +115,7 @@ def put_off_by_a_dispatcher_left_on(inputs: Inputs) -> Callable[[int], Any]:
             later.touch(*args)
             return function(*args, **(kwargs or {}))
 
-    mode = Mode()
-    mode.__enter__()
-    _UNDO.append(lambda: mode.__exit__(None, None, None))
+    _leave_on(Mode())
     return later.call
 
 

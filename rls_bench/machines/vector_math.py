@@ -25,7 +25,8 @@ _settled = False
 def settle() -> None:
     """Once a process: call each function on one element, which one thread does; a fork inherits what was chosen."""
     global _settled
-    if _settled or torch.compiler.is_compiling():
+    # Asked in this order, a trace takes no guard on what is settled by then.
+    if torch.compiler.is_compiling() or _settled:
         return
     with _lock:
         if _settled:

@@ -94,6 +94,22 @@ def test_fakes_settle_nothing() -> None:
     assert vector_math._settled
 
 
+@pytest.mark.usefixtures("unsettled")
+def test_a_trace_stays_good_once_it_is_settled() -> None:
+    graphs: list[object] = []
+
+    def counted(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    traced = torch.compile(metrics.entropy, backend=counted, fullgraph=True)
+    attention = torch.full((3, 4), 0.25)
+    traced(attention)
+    vector_math.settle()
+    traced(attention)
+    assert len(graphs) == 1
+
+
 # Waves of forks, each of which asks two threads for its first sine, beside more of its kind than there are cores: of
 # 3000 some 8 to 13 are wrong where nothing was settled (MKL 2024.2, a Xeon with AVX-512 and two cores).
 WAVES = """
