@@ -79,6 +79,9 @@ def prefill(
         keys = 32 if head_dim <= (64 if arch >= 100 else 128) else 16
         queries = 32 if has_eps and head_dim > 128 else 64
         warps = 4 if head_dim <= 64 and not has_eps else 8
+        # All three at once leave no registers for partial sums: 24 B would spill at D 128 on sm_90.
+        if exact_sums and has_eps and is_per_query:
+            partials = 1
         return Configuration(queries, keys, warps, 2, partials, masked_n=keys, slice_d=_SLICE)
     if head_dim > 128:
         return Configuration(64, 32, 8, 2, partials)
