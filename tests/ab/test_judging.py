@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from rls_bench.ab.judging import FEWEST_LAUNCHES, judge
+from rls_bench.ab import judging
+from rls_bench.ab.judging import FEWEST_LAUNCHES, LOOKS, judge
 
 
 def pairs(factor: float, launches: int, scatter: float = 0.005, cells: int = 6) -> dict[int, list[float]]:
@@ -44,3 +45,41 @@ def test_the_nearest_to_a_verdict_is_the_most_telling() -> None:
     found = judge(drawn, 0.02)
     assert not found[2].is_settled
     assert found[1].nearness < found[2].nearness
+
+
+def test_launches_that_went_astray_blind_nobody() -> None:
+    drawn = pairs(1.05, 30, scatter=0.01)
+    for cell, ratios in drawn.items():
+        for launch in range(cell, 30, 7):
+            ratios[launch] += (-1) ** launch * math.log(1.4)
+    found = judge(drawn, 0.02)
+    assert found[0].verdict == "SLOWER"
+    assert found[0].ratio == pytest.approx(1.05, abs=0.008)
+    assert all(found[cell].verdict == "SAME" for cell in range(1, 6))
+
+
+def test_what_goes_astray_mostly_is_no_accident() -> None:
+    drawn = {0: [0.0] * 5 + [math.log(1.4)] * 25, **{cell: pairs(1.0, 30)[cell] for cell in range(1, 6)}}
+    assert judge(drawn, 0.02)[0].ratio > 1.3
+
+
+def test_trimming_gives_the_error_that_yuen_gives() -> None:
+    ratios = [*np.random.default_rng(3).standard_normal(18).tolist(), 9.0, -40.0]
+    inner, n, h = sorted(ratios)[4:-4], 20, 12
+    drawn_in = np.clip(ratios, inner[0], inner[-1])
+    values = judging._trimmed(ratios)
+    assert np.mean(values) == pytest.approx(np.mean(inner))
+    assert np.var(values, ddof=1) / n == pytest.approx((n - 1) * np.var(drawn_in, ddof=1) / (h * (h - 1)))
+
+
+def test_all_looks_together_spend_what_may_go_wrong_and_no_more() -> None:
+    assert sum(judging._share(look) for look in LOOKS) == pytest.approx(1.0)
+    assert LOOKS[0] == FEWEST_LAUNCHES
+
+
+def test_between_two_looks_nothing_is_judged_anew() -> None:
+    drawn = pairs(1.05, 24)
+    looked, waiting = judge(drawn, 0.02), judge({cell: [*ratios, 0.5] for cell, ratios in drawn.items()}, 0.02)
+    assert 24 in LOOKS
+    assert 25 not in LOOKS
+    assert looked == waiting
