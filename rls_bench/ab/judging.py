@@ -4,9 +4,9 @@ What a cell shows in one launch is the logarithm of new over base, both measured
 a drift and what neighbours do are in both, and cancel. What still goes astray in single launches is trimmed (Yuen, The
 two-sample trimmed t for unequal population variances, 1974). A cell is slower or faster only where it is so by more
 than the threshold for certain (a minimum effect, as McCarthy and Smyth, 2009), the same only where it is within it for
-certain (two one-sided tests, Schuirmann, 1987). Looks and cells are allowed for: there are ``LOOKS``, each at a fifth
-more launches than the one before; look k spends a part of what may go wrong that is as 1 / (k + 2), and each of the
-cells its part of that.
+certain (two one-sided tests, Schuirmann, 1987). Looks and cells are allowed for: by a share t of the run's time, looks
+have spent t² of what may go wrong (Kim and DeMets, Design and analysis of group sequential tests, 1987), and each of
+the cells its part of that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from scipy.stats import t as student
@@ -29,17 +29,8 @@ FEWEST_LAUNCHES = 3
 # Of each end of a cell's launches, once there are enough to tell what went astray.
 TRIM, FEWEST_TO_TRIM = 0.2, 10
 
-
-def _looks() -> list[int]:
-    found = [FEWEST_LAUNCHES]
-    while len(found) < 20:
-        found.append(max(found[-1] + 1, round(1.2 * found[-1])))
-    return found
-
-
-# The numbers of launches at which a cell is looked at: 3, 4, 5, 6, 7, 8, 10, 12, ... 107.
-LOOKS = tuple(_looks())
-_PARTS = sum(1 / (look + 2) for look in range(1, len(LOOKS) + 1))
+# A look comes no sooner than at so many times the time of the one before: each costs the later ones.
+LATER = 1.2
 
 Name = TypeVar("Name", bound=Hashable)
 Verdict = Literal["SLOWER", "FASTER", "SAME", "AMBIGUOUS"]
@@ -65,23 +56,40 @@ class Finding:
         return self.verdict != "AMBIGUOUS"
 
 
-def judge(pairs: Mapping[Name, Sequence[float]], threshold: float) -> dict[Name, Finding]:
+class Looks(Generic[Name]):
+    """One look after another at the cells of a run; of a verdict nothing is taken back."""
+
+    def __init__(self, threshold: float) -> None:
+        """``threshold`` is relative, as in ``judge``."""
+        self.found: dict[Name, Finding] = {}
+        self._threshold = threshold
+        self._at = 0.0
+
+    def is_due(self, share: float) -> bool:
+        """Whether a look is worth what it costs at this ``share`` of the run's time, from 0 to 1."""
+        return share >= min(LATER * self._at, 1.0)
+
+    def look(self, pairs: Mapping[Name, Sequence[float]], share: float) -> None:
+        """Judge the cells that have no verdict; ``pairs`` are as in ``judge``, of all cells."""
+        part = share**2 - self._at**2
+        if part <= 0.0:
+            return
+        self._at = share
+        settled = {name: finding for name, finding in self.found.items() if finding.is_settled}
+        self.found = judge(pairs, self._threshold, part) | settled
+
+
+def judge(pairs: Mapping[Name, Sequence[float]], threshold: float, part: float = 1.0) -> dict[Name, Finding]:
     """Judge every cell by its log ratios, one a launch; ``threshold`` is relative. Cells are taken to scatter alike.
 
-    Launches since the last of ``LOOKS`` wait for the next.
+    A look of several may spend ``part`` of what may go wrong.
     """
-    seen = {name: _trimmed(ratios[: _last_look(len(ratios))]) for name, ratios in pairs.items() if ratios}
-    found = estimates(seen)
-    return {name: _judged(found[name], len(ratios), len(seen), math.log1p(threshold)) for name, ratios in seen.items()}
-
-
-def _last_look(launches: int) -> int:
-    return max((look for look in LOOKS if look <= launches), default=launches)
-
-
-def _share(launches: int) -> float:
-    """What the look at so many launches may spend; all looks together spend 1."""
-    return 1 / (LOOKS.index(launches) + 3) / _PARTS
+    known = {name: _trimmed(ratios) for name, ratios in pairs.items() if ratios}
+    found = estimates(known)
+    return {
+        name: _judged(found[name], len(ratios), part / len(known), part, math.log1p(threshold))
+        for name, ratios in known.items()
+    }
 
 
 def _trimmed(ratios: Sequence[float]) -> list[float]:
@@ -101,15 +109,15 @@ def _cut(launches: int) -> int:
     return int(TRIM * launches) if launches >= FEWEST_TO_TRIM else 0
 
 
-def _judged(found: Estimate, launches: int, cells: int, margin: float) -> Finding:
+def _judged(found: Estimate, launches: int, alarms: float, same: float, margin: float) -> Finding:
     if launches < FEWEST_LAUNCHES or found.variance == math.inf:
         return Finding("AMBIGUOUS", math.exp(found.mean), 0.0, math.inf, launches)
     freedom = max(found.freedom - 2 * _cut(launches), 1.0)
-    error, share = math.sqrt(found.variance), _share(launches)
+    error = math.sqrt(found.variance)
     size = abs(found.mean)
     # Half of the alarms to either side.
-    beyond = float(student.isf(FALSE_ALARMS / 2 * share / cells, freedom)) * error
-    within = float(student.isf(FALSE_SAME * share, freedom)) * error
+    beyond = float(student.isf(FALSE_ALARMS / 2 * alarms, freedom)) * error
+    within = float(student.isf(FALSE_SAME * same, freedom)) * error
     verdict: Verdict = "AMBIGUOUS"
     if size - beyond > margin:
         verdict = "SLOWER" if found.mean > 0 else "FASTER"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rls_bench.ab import judging
-from rls_bench.ab.judging import FEWEST_LAUNCHES, LOOKS, judge
+from rls_bench.ab.judging import FEWEST_LAUNCHES, Looks, judge
 
 
 def pairs(factor: float, launches: int, scatter: float = 0.005, cells: int = 6) -> dict[int, list[float]]:
@@ -72,14 +72,39 @@ def test_trimming_gives_the_error_that_yuen_gives() -> None:
     assert np.var(values, ddof=1) / n == pytest.approx((n - 1) * np.var(drawn_in, ddof=1) / (h * (h - 1)))
 
 
-def test_all_looks_together_spend_what_may_go_wrong_and_no_more() -> None:
-    assert sum(judging._share(look) for look in LOOKS) == pytest.approx(1.0)
-    assert LOOKS[0] == FEWEST_LAUNCHES
+def test_looks_together_spend_what_may_go_wrong_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[float] = []
+    monkeypatch.setattr(judging, "judge", lambda pairs, threshold, part: parts.append(part) or {})
+    looks: Looks[int] = Looks(0.02)
+    for share in (0.1, 0.12, 0.5, 0.5, 0.99, 1.0, 1.0):
+        looks.look({}, share)
+    assert min(parts) > 0.0
+    assert sum(parts) == pytest.approx(1.0)
 
 
-def test_between_two_looks_nothing_is_judged_anew() -> None:
-    drawn = pairs(1.05, 24)
-    looked, waiting = judge(drawn, 0.02), judge({cell: [*ratios, 0.5] for cell, ratios in drawn.items()}, 0.02)
-    assert 24 in LOOKS
-    assert 25 not in LOOKS
-    assert looked == waiting
+def test_a_look_waits_for_more_than_the_last_one_saw() -> None:
+    looks: Looks[int] = Looks(0.02)
+    assert looks.is_due(0.01)
+    looks.look(pairs(1.0, 4), 0.5)
+    assert not looks.is_due(0.55)
+    assert looks.is_due(0.6)
+    looks.look(pairs(1.0, 4), 0.9)
+    assert not looks.is_due(0.95)
+    assert looks.is_due(1.0)
+
+
+def test_a_verdict_stays() -> None:
+    looks: Looks[int] = Looks(0.02)
+    looks.look(pairs(1.1, 8), 0.5)
+    before = looks.found[0]
+    looks.look(pairs(1.0, 8), 1.0)
+    assert before.verdict == "SLOWER"
+    assert looks.found[0] == before
+
+
+def test_an_early_look_wants_more_than_the_last() -> None:
+    drawn = pairs(1.029, 6)
+    early, late = (Looks[int](0.02) for _ in range(2))
+    early.look(drawn, 0.1)
+    late.look(drawn, 1.0)
+    assert (early.found[0].verdict, late.found[0].verdict) == ("AMBIGUOUS", "SLOWER")
