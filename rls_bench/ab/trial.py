@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from rls_bench.ab.judging import FEWEST_LAUNCHES, Finding, Looks
 from rls_bench.ab.trees import Tree
 from rls_bench.backends import registry, sources
@@ -37,16 +35,13 @@ from rls_bench.runner.turns import Turns
 
 # The time is shared out among so many launches; cells that are settled earlier leave theirs to the others.
 _LAUNCHES = 16
-# Of a cell in a launch. Starting a process costs as much as some hundred samples of a millisecond, and where neighbours
-# disturb, sixty of them scatter more than launches do.
-_MOST_SAMPLES = 240
+# Of a cell in a launch. Starting a process costs as much as some hundred samples of a millisecond.
+_MOST_SAMPLES = 100
+# Both sides are as cold: what a longer one would gain, more launches gain sooner.
+_CPU_WARMUP_NS = 50_000_000
 # Pairs of one launch, once each has had its first few: starting a process costs as much as sampling it.
 _MOST_PAIRS = 8
 SIDES = ("base", "new")
-# Of a launch's samples. What else runs on the machine makes calls slower and never quicker: where two cores were kept
-# busy, ratios of medians scattered by 3-7 % from launch to launch and those of this quantile by 1-3 % (Intel Xeon,
-# 2 cores, 2026-11-27). A change of the code that slows a few calls only, it doesn't see; ``compare`` goes by medians.
-_QUIET = 0.1
 
 _Pair = tuple[str, int]
 
@@ -127,8 +122,8 @@ class _Board(Board):
         threshold: float,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        # A label's samples, by problem and launch.
-        self._samples_ns: dict[tuple[str, int, int], list[float]] = {}
+        # The logarithm of each turn's quickest sample of a label, by problem and launch.
+        self._turns: dict[tuple[str, int, int], list[float]] = {}
         super().__init__(plan)
         self._names = names
         self._trees = trees
@@ -136,13 +131,14 @@ class _Board(Board):
         self._now, self._began = now, now()
 
     def apply(self, entry: journal.Entry) -> None:
-        """As any board, and keep launches apart: each is compared with the other side's."""
+        """As any board, and keep turns apart: each is compared with the other side's beside it."""
         super().apply(entry)
         if isinstance(entry, journal.Redone):
             for label in self._names:
-                self._samples_ns.pop((label, entry.problem, entry.launch), None)
-        if isinstance(entry, journal.Took):
-            self._samples_ns.setdefault((entry.label, entry.problem, entry.launch), []).extend(entry.samples_ns)
+                self._turns.pop((label, entry.problem, entry.launch), None)
+        if isinstance(entry, journal.Took) and entry.samples_ns:
+            turns = self._turns.setdefault((entry.label, entry.problem, entry.launch), [])
+            turns.append(math.log(min(entry.samples_ns)))
 
     def pairs(self) -> dict[_Pair, tuple[Cell, Cell]]:
         """Both cells of each backend and problem, base first."""
@@ -166,9 +162,15 @@ class _Board(Board):
         return ratios
 
     def _ratio(self, base: Cell, new: Cell, launch: int) -> float | None:
-        """The log ratio of new over base in one launch, of the calls that were disturbed least."""
-        before, after = (self._samples_ns.get((cell.label, cell.index, launch), []) for cell in (base, new))
-        return math.log(np.quantile(after, _QUIET) / np.quantile(before, _QUIET)) if before and after else None
+        """The log ratio of new over base in one launch: the median over pairs of turns that were taken together.
+
+        What else runs on the machine makes calls slower and never quicker, so each turn goes by its quickest. Where two
+        cores were kept busy, the mean over launches was known half again as well as by the medians of turns. A change
+        that slows a few calls only is not seen so; ``compare`` goes by medians.
+        """
+        before, after = (self._turns.get((cell.label, cell.index, launch), []) for cell in (base, new))
+        pairs = [one - other for other, one in zip(before, after, strict=False)]
+        return statistics.median(pairs) if pairs else None
 
     def due(self, plan: Plan, spare_time: bool) -> list[Cell]:
         """Every open pair at first, then those without a verdict, the most telling before the others."""
@@ -202,6 +204,11 @@ class _Board(Board):
 
 class _Turns(Turns):
     """Turns in pairs."""
+
+    def __init__(self, course: Course) -> None:
+        super().__init__(course)
+        if course.plan.problems[0].device == "cpu":
+            self.warmup_ns = _CPU_WARMUP_NS
 
     def next_turns(self, crew: Crew, launch: int, cells: list[Cell], late: bool) -> list[tuple[Cell, Question]]:
         """Both of every pair, until one has samples enough or time is up."""
