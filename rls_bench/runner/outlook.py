@@ -122,18 +122,24 @@ class Outlook:
     def share_done(self) -> float:
         """How far the run is, from 0 to 1, by the expected time of what is done and what is ahead; never less than
         before."""
-        if self._forecast is not None and self._fit is not None:
-            ahead = sum(
-                each.before + each.turns
-                for launch in range(1, self._fit.launches + 1)
-                for index in range(len(self._keys))
-                if (index, launch) not in self._done and index not in self._fit.left_out
-                for each in [self._ahead(index, launch > 1)]
-            )
+        if self._forecast is not None:
             elapsed = self._ledger.elapsed()
-            ahead = min(ahead, max(0.0, self._limit.left()), max(0.0, self._plan.budget_seconds - elapsed) or math.inf)
-            self._share = max(self._share, elapsed / max(elapsed + ahead, 1e-9))
+            self._share = max(self._share, elapsed / max(elapsed + self.seconds_ahead(), 1e-9))
         return min(self._share, 1.0)
+
+    def seconds_ahead(self) -> float:
+        """What the rest of the run is expected to take; 0 before the forecast."""
+        if self._fit is None:
+            return 0.0
+        ahead = sum(
+            each.before + each.turns
+            for launch in range(1, self._fit.launches + 1)
+            for index in range(len(self._keys))
+            if (index, launch) not in self._done and index not in self._fit.left_out
+            for each in [self._ahead(index, launch > 1)]
+        )
+        budget_left = self._plan.budget_seconds - self._ledger.elapsed()
+        return min(ahead, max(0.0, self._limit.left()), max(0.0, budget_left) or math.inf)
 
     def remember(self) -> None:
         """Keep what was learnt for the next run."""
