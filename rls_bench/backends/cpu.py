@@ -45,6 +45,12 @@ class Cpu(Backend):
             return no(f"head dims go up to {_WIDEST_HEAD}")
         return YES
 
+    def to_build(self, problem: Problem) -> dict[str, float]:
+        """The parts of the library that no earlier process has built."""
+        decodes = launch.is_decode(problem.query_heads, problem.kv_heads, problem.query_length)
+        dtype = build.DTYPES.index(problem.dtype)
+        return library.to_build(launch.operations(decodes, problem.requires_grad), dtype)
+
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once. Raises BackendUnavailable where the build fails."""
         if not torch.compiler.is_compiling():

@@ -53,7 +53,7 @@ class Operands:
     @property
     def is_decode(self) -> bool:
         """Whether the kernel streams the keys."""
-        return is_decode(self.query, self.key)
+        return is_decode(self.query.shape[1], self.key.shape[1], self.query.shape[2])
 
     def call(self, eps: float, out: Tensor, want: int, rows: Tensor | None) -> lib.Call:
         """The C struct; the tensors must outlive it."""
@@ -190,15 +190,18 @@ def install(query: Tensor, key: Tensor, backward: bool = False) -> None:
 
     Raises BuildError.
     """
-    dtype = lib.DTYPES[query.dtype]
-    lib.library().install(lib.DECODE if is_decode(query, key) else lib.PREFILL, dtype)
-    if backward:
-        lib.library().install(lib.BACKWARD, dtype)
+    for operation in operations(is_decode(query.shape[1], key.shape[1], query.shape[2]), backward):
+        lib.library().install(operation, lib.DTYPES[query.dtype])
 
 
-def is_decode(query: Tensor, key: Tensor) -> bool:
+def operations(decodes: bool, backward: bool = False) -> list[int]:
+    """What a call takes, as ``Library.install`` names it."""
+    return [lib.DECODE if decodes else lib.PREFILL, *([lib.BACKWARD] if backward else [])]
+
+
+def is_decode(query_heads: int, kv_heads: int, query_length: int) -> bool:
     """Few query rows a key-value head: the kernel streams the keys, and needs no second pass for anything."""
-    return query.shape[1] // key.shape[1] * query.shape[2] <= lib.DECODE_ROWS
+    return query_heads // kv_heads * query_length <= lib.DECODE_ROWS
 
 
 def is_readable(figures: Tensor) -> bool:

@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import os
 import time
+from collections.abc import Iterable
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -163,6 +164,24 @@ def raise_for(status: int) -> None:
         raise ValueError("bias, strength, key_lengths: wanted finite numbers, and lengths from 0 to that of the keys")
     if status:
         raise RuntimeError(f"rls_kernels.cpu: the kernel returned status {status}")
+
+
+def to_build(operations: Iterable[int], dtype: int) -> dict[str, float]:
+    """What ``install`` would still have to compile, by name, and in about how many seconds. Compiles nothing."""
+    variant = os.environ.get("RLS_CPU_BUILD", "")
+    if build.unavailable_reason() or variant not in build.VARIANTS:
+        return {}
+    if not build.is_built(variant=variant):
+        # Which instruction set will do it is known to the base alone.
+        parts = {f"{build.OPERATIONS[each]} {build.DTYPES[dtype]}": build.PART_SECONDS for each in operations}
+        return {"base": build.BASE_SECONDS, **parts}
+    try:
+        found = library()
+        wanted = [found.part_for(found.isa(), operation, dtype) for operation in operations]
+    # Preparing will tell.
+    except build.BuildError:
+        return {}
+    return {" ".join(part): build.PART_SECONDS for part in wanted if not build.is_built(part, variant)}
 
 
 def build_for_this_cpu(variant: str = "") -> None:
