@@ -287,6 +287,27 @@ def test_a_part_that_cannot_be_built_is_a_build_error_and_can_be_asked_for_again
     fresh.install(library.DECODE, 0)
 
 
+def test_what_must_still_be_compiled_is_known_without_compiling(fake: Path) -> None:
+    operations, bfloat16 = launch.operations(decodes=True, backward=True), library.DTYPES[torch.bfloat16]
+    assert library.to_build(operations, bfloat16) == {
+        "base": build.BASE_SECONDS,
+        "decode bfloat16": build.PART_SECONDS,
+        "backward bfloat16": build.PART_SECONDS,
+    }
+    build.build()
+    # The real base, which is loaded in this process, names the parts.
+    holders = [library.library().part_for(library.library().isa(), each, bfloat16) for each in operations]
+    assert list(library.to_build(operations, bfloat16)) == [" ".join(part) for part in holders]
+    build.build_part(*holders[0])
+    assert library.to_build(operations, bfloat16) == {" ".join(holders[1]): build.PART_SECONDS}
+
+
+def test_without_a_compiler_nothing_is_to_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert library.to_build([library.PREFILL], 0) == {}
+
+
 def test_without_proc_torch_tells_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     real = build._cpu_flags()
     build._cpu_flags.cache_clear()
