@@ -26,6 +26,8 @@ Status = Literal["ok", "partial", "not here", "failed", "timeout", "skipped"]
 DONE = ("ok", "not here")
 # How a stage's process says that some of its work is left; any other code but 0 is a failure.
 PARTIAL = 75
+# How a stage's last line begins where all was done and there is something to know about it.
+NOTE = "note: "
 # Between a stage's own deadline and its end by force; a third of it after an interrupt, on which it writes what it has.
 _GRACE_SECONDS = 9.0
 _POLL_SECONDS = 0.1
@@ -127,6 +129,7 @@ class _Process:
         self._log = out / "logs" / f"{stage.name}.log"
         line = command(stage, out, device, self._began + seconds - _GRACE_SECONDS)
         with self._log.open("ab") as log:
+            self._starts_at = log.tell()
             self._process = subprocess.Popen(
                 line,
                 stdin=subprocess.DEVNULL,
@@ -148,7 +151,8 @@ class _Process:
         took = time.monotonic() - self._began
         code = self._process.poll()
         if code == 0:
-            return "ok", "", took
+            said = self._last_line()
+            return "ok", said.removeprefix(NOTE) if said.startswith(NOTE) else "", took
         if code == PARTIAL:
             return "partial", self._last_line(), took
         if code is None or interrupted:
@@ -164,6 +168,6 @@ class _Process:
         self._process.wait()
 
     def _last_line(self) -> str:
-        text = self._log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+        text = self._log.read_bytes()[self._starts_at :][-_TAIL_BYTES:].decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1][:200] if lines else "it said nothing"

@@ -53,6 +53,15 @@ def test_what_fails_costs_itself_alone(survey: object) -> None:
     assert ended["good"] == ended["last"] == ("ok", "")
 
 
+def test_what_there_is_to_know_of_a_stage_is_its_last_line_of_this_time(survey: object) -> None:
+    lines = {stage("noting"): "print('note: no pictures')", stage("mute"): "print('an old line'); raise SystemExit(1)"}
+    ended = survey(lines)  # type: ignore[operator]
+    assert ended["noting"] == ("ok", "no pictures")
+    assert ended["mute"] == ("failed", "ended with 1: an old line")
+    again = survey({**lines, stage("mute"): "raise SystemExit(1)"})  # type: ignore[operator]
+    assert again["mute"] == ("failed", "ended with 1: it said nothing")
+
+
 def test_what_hangs_is_ended_and_the_rest_has_its_time(survey: object) -> None:
     deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
     began = time.monotonic()
