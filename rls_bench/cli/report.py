@@ -44,6 +44,8 @@ def report(
     try:
         if page is not None:
             _write(page, reports.html(results))
+            if reports.undrawable():
+                typer.echo(f"{page.name}: {reports.undrawable()}", err=True)
         if form is Format.png and out is not None:
             typer.echo("\n".join(map(str, reports.write_pngs(results, out))))
         elif form is Format.parquet and out is not None:

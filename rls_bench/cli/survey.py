@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def survey(
-    minutes: Annotated[float, typer.Option(help="Time for all of it.", min=0.5)] = 8.0,
+    minutes: Annotated[float, typer.Option(help="Time for all of it, from the program's start.", min=0.5)] = 8.0,
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option(help="What to look at; a GPU where there is one.")
     ] = None,
@@ -35,6 +36,7 @@ def survey(
 
     from rls_bench.cli.console import Console
     from rls_bench.machines import host
+    from rls_bench.runner import kin
     from rls_bench.survey import conductor, page
 
     console = Console()
@@ -43,7 +45,7 @@ def survey(
         console.print(f"{stage.name:12} {status:9} {seconds:5.0f} s  {reason or stage.about}", soft_wrap=True)
 
     try:
-        ended = conductor.survey(out, device or host.device(), minutes, tell)
+        ended = conductor.survey(out, device or host.device(), minutes, tell, kin.started(os.getpid()))
     finally:
         if (out / "stages.jsonl").exists():
             (out / "survey.md").write_text(page.markdown(out), encoding="utf-8")

@@ -19,6 +19,13 @@ def shipped(archs: Iterable[str]) -> list[Case]:
     return [case(shipped, arch) for arch in archs for shipped in variants.shipped(capability(arch))]
 
 
+def launchable(archs: Iterable[str]) -> list[Case]:
+    """Every kernel that a launch on one of ``archs`` may compile, head dims 64, 128 and 256."""
+    from rls_kernels.triton import variants
+
+    return [case(found, arch) for arch in archs for found in variants.launchable(capability(arch))]
+
+
 def case(shipped: variants.Variant, arch: str) -> Case:
     """One variant of the kernels' own as a case for ``arch``."""
     configuration = shipped.configuration

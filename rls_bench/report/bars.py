@@ -12,11 +12,6 @@ from rls_bench.report.palette import INK, Look
 LONGEST_NAME = 18
 
 
-def has_one(panel: pd.DataFrame, column: str) -> bool:
-    """Whether a line over ``column`` would be a single point."""
-    return bool(panel[column].nunique() == 1)
-
-
 def bars(
     axes: Axes,
     look: Look,

@@ -19,11 +19,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
-from rls_bench.report.bars import bars, has_one
+from rls_bench.report.bars import bars
 from rls_bench.report.palette import INK, Look
+from rls_bench.report.panels import has_one, panels
 
-# Families of problems beyond these are in the table alone.
-MOST_PANELS = 9
 # More points than this in one panel become pixels: a page of vectors would grow without bound.
 MOST_VECTORS = 400
 # Characters of a panel's title in a line, by panels in a row; a longer one would leave the picture at its right.
@@ -203,14 +202,6 @@ def across_machines(frame: pd.DataFrame) -> Figure:
 Draw = Callable[[Axes, pd.DataFrame], None]
 # Something in the plot, and the words that say what it means.
 Sign = tuple[Artist, str]
-
-
-def panels(frame: pd.DataFrame, by: str) -> list[str]:
-    """The values of ``by`` that get a panel: those with the most lengths and rows, in their order of appearance."""
-    groups = frame.groupby(by, sort=False)
-    weight = pd.DataFrame({"lengths": groups["key_length"].nunique(), "rows": groups.size()})
-    chosen = set(weight.sort_values(["lengths", "rows"], ascending=False, kind="stable").index[:MOST_PANELS])
-    return [value for value in weight.index if value in chosen]
 
 
 def _panels(

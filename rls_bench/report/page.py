@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
 
-from rls_bench.report import figures
 from rls_bench.report.palette import INK
 from rls_bench.report.results import Results
-from rls_bench.report.sections import sections
+from rls_bench.report.sections import Section, sections
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # An image sees the page's colour scheme, so its ink can follow it.
 _INKS = (
@@ -24,18 +26,26 @@ _INKS = (
 )
 
 
+def undrawable() -> str:
+    """Why no picture can be drawn here, in one line; empty where one can."""
+    try:
+        from rls_bench.report import figures  # noqa: F401
+    except ImportError as error:
+        return f"no pictures, which want seaborn and matplotlib: {error}"
+    return ""
+
+
 def html(results: Results) -> str:
-    """The whole page."""
+    """The whole page; without pictures where none can be drawn, and then it says why."""
     environment = Environment(
         loader=PackageLoader("rls_bench.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    parts = sections(results)
-    with figures.style():
-        images = {part.name: _data_uri(part.draw) for part in parts if part.draw}
+    parts, why_not = sections(results), undrawable()
     return environment.get_template("page.html.j2").render(
         css=files("rls_bench.report").joinpath("templates/page.css").read_text(encoding="utf-8"),
         sections=parts,
-        images=images,
+        images={} if why_not else _images(parts),
+        why_not=why_not,
         colours=results.look.colours,
         paths=[str(path) for path in results.paths],
         machines=list(results.machines),
@@ -44,9 +54,17 @@ def html(results: Results) -> str:
     )
 
 
-def _data_uri(draw: Callable[[], Figure]) -> str:
+def _images(parts: Sequence[Section]) -> dict[str, str]:
+    """Each part's plot, by the part's name."""
+    from rls_bench.report import figures
+
+    with figures.style():
+        return {part.name: _data_uri(part.draw()) for part in parts if part.draw}
+
+
+def _data_uri(figure: Figure) -> str:
     buffer = io.StringIO()
-    save = partial(draw().savefig, buffer, format="svg", dpi=144)
+    save = partial(figure.savefig, buffer, format="svg", dpi=144)
     save(metadata={"Date": None, "Creator": None})
     drawn = buffer.getvalue().replace(INK, "var(--ink)")
     head, mark, rest = drawn.partition("<defs>")

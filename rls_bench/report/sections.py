@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rls_bench.records.flips import flips
-from rls_bench.report import figures
-from rls_bench.report.bars import has_one
 from rls_bench.report.palette import FLOOR
+from rls_bench.report.panels import has_one, panels
 from rls_bench.report.results import Results
 from rls_bench.report.tables import Column, Table, table
 from rls_bench.report.verdict import decided, lead, verdicts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Which latency the plots show: the first of these that was measured; the tables have them all.
 _QUESTIONS = ("warm", "graph", "cold", "host")
@@ -22,7 +25,10 @@ _QUESTIONS = ("warm", "graph", "cold", "host")
 
 @dataclass(frozen=True)
 class Section:
-    """``draw`` makes the plot, None where there is nothing to draw; ``lead`` says what to see, or what is missing."""
+    """``draw`` makes the plot, None where there is nothing to draw; ``lead`` says what to see, or what is missing.
+
+    ``draw`` raises ImportError where seaborn or matplotlib cannot be imported.
+    """
 
     name: str
     title: str
@@ -51,6 +57,13 @@ def sections(results: Results) -> list[Section]:
     ]
 
 
+def _figures() -> ModuleType:
+    # Words and tables need nothing that draws, and are reported without it.
+    from rls_bench.report import figures
+
+    return figures
+
+
 def _timed(results: Results) -> pd.DataFrame:
     """Rows with a latency, the A/A twins left out, under the first question that was asked."""
     frame = results.latest
@@ -77,7 +90,7 @@ def _latency(results: Results, timed: pd.DataFrame) -> Section:
     frame = results.latest
     everything = frame[frame["latency_ns"].notna()]
     question = timed["question"].iloc[0]
-    left_out = timed["panel"].nunique() - len(figures.panels(timed, "panel"))
+    left_out = timed["panel"].nunique() - len(panels(timed, "panel"))
     words = f"Medians of {question} latency with 95 % intervals; lower is better."
     words += " Problems that differ in λ alone are drawn as one." * bool(timed["strength"].nunique() > 1)
     words += f" {left_out} families of problems more are in the table alone." * bool(left_out)
@@ -85,7 +98,7 @@ def _latency(results: Results, timed: pd.DataFrame) -> Section:
     columns += [Column("launches", "launches"), Column("samples", "samples"), Column("rejected", "rejected")]
     behind = table(everything, columns, "Latency")
     return Section(
-        "latency", title, words + _flips(results, everything), lambda: figures.latency(timed, results.look), [behind]
+        "latency", title, words + _flips(results, everything), lambda: _figures().latency(timed, results.look), [behind]
     )
 
 
@@ -121,7 +134,7 @@ def _steering_cost(results: Results, timed: pd.DataFrame) -> Section:
         "steering-cost",
         title,
         words,
-        lambda: figures.steering_cost(rows, results.look),
+        lambda: _figures().steering_cost(rows, results.look),
         [table(rows, columns, "× unsteered")],
     )
 
@@ -139,7 +152,7 @@ def _error(results: Results) -> Section:
         words += f" Only λ = {strengths[0]:g} was measured."
     columns = [Column("machine", "machine"), *_CELL, Column("strength", "λ"), Column("error", "error")]
     columns += [Column("error_floor", "floor"), Column("error_ratio", "× floor")]
-    return Section("error", title, words, lambda: figures.error(rows, results.look), [table(rows, columns, "Error")])
+    return Section("error", title, words, lambda: _figures().error(rows, results.look), [table(rows, columns, "Error")])
 
 
 def _speed_against_error(results: Results, timed: pd.DataFrame) -> Section:
@@ -153,7 +166,7 @@ def _speed_against_error(results: Results, timed: pd.DataFrame) -> Section:
     columns = [Column("machine", "machine"), *_CELL, Column("latency_multiple", "latency, × fastest")]
     columns += [Column("error_ratio", "error, × floor")]
     behind = table(rows, columns, "Speed and error")
-    return Section("pareto", title, words, lambda: figures.speed_against_error(rows, results.look), [behind])
+    return Section("pareto", title, words, lambda: _figures().speed_against_error(rows, results.look), [behind])
 
 
 def _roofline(results: Results, timed: pd.DataFrame) -> Section:
@@ -168,7 +181,7 @@ def _roofline(results: Results, timed: pd.DataFrame) -> Section:
         words = "No ceiling was measured, and without one there is no roof: run with --probe roofline."
     columns = [Column("machine", "machine"), *_CELL, Column("intensity_flop_per_byte", "FLOP/byte")]
     columns += [Column("tflop_per_s", "TFLOP/s"), Column("peak_percent", "% of the ceiling")]
-    draw = None if under.empty else lambda: figures.roofline(under, results.look)
+    draw = None if under.empty else lambda: _figures().roofline(under, results.look)
     return Section("roofline", title, words, draw, [table(timed, columns, "Roofline")])
 
 
@@ -196,7 +209,7 @@ def _hit_rate(results: Results) -> Section:
         Column("hit_rate_percent", "hit rate (%)"),
     ]
     return Section(
-        "hit-rate", title, words, lambda: figures.hit_rate(rows, results.look), [table(rows, columns, "Hit rate")]
+        "hit-rate", title, words, lambda: _figures().hit_rate(rows, results.look), [table(rows, columns, "Hit rate")]
     )
 
 
@@ -207,7 +220,9 @@ def _energy(results: Results, timed: pd.DataFrame) -> Section:
         return Section("energy", title, "Not measured: run with --probe nvml on a GPU that counts its energy.")
     columns = [Column("machine", "machine"), *_CELL, Column("joules", "J a call"), *_TIMES[:1]]
     words = "Joules a call, from the driver's counter over at least a second of calls."
-    return Section("energy", title, words, lambda: figures.energy(rows, results.look), [table(rows, columns, "Energy")])
+    return Section(
+        "energy", title, words, lambda: _figures().energy(rows, results.look), [table(rows, columns, "Energy")]
+    )
 
 
 def _across_machines(timed: pd.DataFrame) -> list[Section]:
@@ -230,7 +245,7 @@ def _across_machines(timed: pd.DataFrame) -> list[Section]:
     ]
     behind = table(best.sort_values(["problem", "generation", "latency_ns"]), columns, "Across machines")
     words = "The fastest backend of each machine on the problems that several of them ran, by generation."
-    return [Section("across", "Across machines", words, lambda: figures.across_machines(best), [behind])]
+    return [Section("across", "Across machines", words, lambda: _figures().across_machines(best), [behind])]
 
 
 def _machines(results: Results) -> Table:

@@ -7,7 +7,6 @@ from typing import TextIO
 
 from rls_bench.errors import RlsBenchError
 from rls_bench.records import escape
-from rls_bench.report import figures
 from rls_bench.report.results import Results
 from rls_bench.report.sections import sections
 from rls_bench.report.tables import Table
@@ -17,7 +16,12 @@ MOST_MARKDOWN_ROWS = 60
 
 
 def write_pngs(results: Results, folder: Path) -> list[Path]:
-    """One PNG for each plot, on white, into ``folder``; the paths written."""
+    """One PNG for each plot, on white, into ``folder``; the paths written.
+
+    Raises ImportError where seaborn or matplotlib cannot be imported.
+    """
+    from rls_bench.report import figures
+
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with figures.style():

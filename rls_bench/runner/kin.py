@@ -55,6 +55,17 @@ def state(pid: int) -> str:
     return fields[0] if fields else ""
 
 
+def started(pid: int) -> float:
+    """When ``pid`` was started, in seconds on this process's monotonic clock; now, where nobody tells."""
+    now = time.monotonic()
+    fields = _stat(pid)
+    if not fields:
+        return now
+    # Field 22 of proc(5): clock ticks since the machine was started, sleep included.
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) * _TICK_NS / 1e9
+    return now - max(0.0, age)
+
+
 def clock_ns(pid: int) -> int:
     """CPU time that ``pid`` alone has used; raises OSError where there is no such process."""
     # As clock_getcpuclockid(3) makes it: nanoseconds, where /proc counts in hundredths of a second.

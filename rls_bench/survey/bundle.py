@@ -12,13 +12,15 @@ from pathlib import Path
 
 from rls_bench.errors import RlsBenchError
 
-# What a survey imports beside torch and Triton. Plots are left out: with them it would be twice the size, and they can
-# be drawn from the records anywhere.
-_PACKAGES = ("msgspec", "platformdirs", "typer", "rich", "safetensors", "nvidia-ml-py", "scipy")
+# What a survey imports beside torch and Triton. What draws is left out: it would not fit beside these into 60 MiB, and
+# pictures can be drawn from the records anywhere.
+_PACKAGES = ("msgspec", "platformdirs", "typer", "rich", "safetensors", "nvidia-ml-py", "scipy", "pandas")
 # Comes with the machine's torch, and must be the one that it was built for.
 _THE_MACHINES = "numpy-*.whl"
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64", "any")
 _SOURCES = ("rls_bench", "kernels", "baselines", "pyproject.toml")
+# Weights of the small models that `evaluate` asks, and no survey.
+_LEFT_OUT = ("__pycache__", "*.pyc", "seed_*.safetensors")
 _START = '''"""Runs `rls-bench survey` from this folder: python survey.py [--minutes 8] [--device cuda] [--out DIR]."""
 
 import os
@@ -69,7 +71,7 @@ def _copy(source: Path, target: Path) -> None:
     if source.is_file():
         shutil.copy(source, target)
     else:
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_OUT))
 
 
 def _download(wheels: Path, python: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from rls_bench.records import record
+from rls_bench.survey.conductor import NOTE
 from rls_bench.survey.measuring import records
 
 if TYPE_CHECKING:
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
 
 
 def conclude(task: Task) -> str:
-    """Policy, page of plots and baseline; whichever of them cannot be made is named, and the others are."""
+    """Policy, page of plots and baseline; whichever of them cannot be made is named, and the others are.
+
+    What the page lacks here, its plots say, is noted and no fault.
+    """
     files = [str(path) for path in records(task.out)]
     if not files:
         return "no records to conclude from"
-    left = []
+    left, notes = [], []
     commands = {
         "policy": ["choose", *files, "--policy", str(task.out / "policy.json")],
         "report": ["report", *files, "--html", str(task.out / "report.html")],
@@ -34,7 +38,11 @@ def conclude(task: Task) -> str:
         print(done.stdout, done.stderr)
         if done.returncode:
             left.append(f"no {name}: {done.stderr.strip().splitlines()[-1:]}")
+        elif name == "report":
+            notes += done.stderr.strip().splitlines()
     _keep_baseline(task)
+    if notes and not left:
+        print(NOTE + "; ".join(notes))
     return "; ".join(left)
 
 

@@ -26,23 +26,32 @@ Status = Literal["ok", "partial", "not here", "failed", "timeout", "skipped"]
 DONE = ("ok", "not here")
 # How a stage's process says that some of its work is left; any other code but 0 is a failure.
 PARTIAL = 75
+# How a stage's last line begins where all was done and there is something to know about it.
+NOTE = "note: "
 # Between a stage's own deadline and its end by force; a third of it after an interrupt, on which it writes what it has.
 _GRACE_SECONDS = 9.0
 _POLL_SECONDS = 0.1
-# The program's own start before the stages, and the page after them.
-_AROUND_SECONDS = 12.0
+# The page after the stages. Where the program took longer to start, other work has the cores, and the page has as long.
+_PAGE_SECONDS = 8.0
+# A process that is killed is gone at once, unless a driver holds it in a call that cannot be interrupted.
+_REAP_SECONDS = 2.0
 _TAIL_BYTES = 4000
 
 Told = Callable[[Stage, Status, str, float], None]
 
 
-def survey(out: Path, device: str, minutes: float, tell: Told = lambda *_: None) -> list[rows.Row]:
-    """Run what is left to do into ``out`` within ``minutes``, but for what the caller needs to start and to tell of it.
+def survey(
+    out: Path, device: str, minutes: float, tell: Told = lambda *_: None, began: float | None = None
+) -> list[rows.Row]:
+    """Run what is left to do into ``out`` within ``minutes``, and leave the caller time to tell of it.
 
+    The minutes count from ``began`` on the monotonic clock, which is when the program started; from now on without it.
     Returns the last word on every stage, in order. Raises RlsBenchError where ``out`` cannot be written or holds the
     survey of another device.
     """
-    began = time.monotonic()
+    now = time.monotonic()
+    began = now if began is None else began
+    ends = began + minutes * 60 - max(_PAGE_SECONDS, now - began)
     _claim(out, device)
     ended = {row["stage"]: row for row in rows.read(out / "stages.jsonl")}
     todo = [stage for stage in STAGES if ended.get(stage.name, {}).get("status") not in DONE]
@@ -50,7 +59,7 @@ def survey(out: Path, device: str, minutes: float, tell: Told = lambda *_: None)
     if todo and LAST not in todo:
         todo.append(LAST)
     starting = [stage for stage in todo if stage.beside and stage.runs_on(device)]
-    beside = {stage: _Process(stage, out, device, minutes * 60) for stage in starting}
+    beside = {stage: _Process(stage, out, device, _left(ends)) for stage in starting}
     try:
         for stage in [each for each in todo if not each.beside]:
             if not stage.runs_on(device):
@@ -59,8 +68,8 @@ def survey(out: Path, device: str, minutes: float, tell: Told = lambda *_: None)
             to_come = [each for each in todo[todo.index(stage) :] if not each.beside and each.runs_on(device)]
             # From the first stage that measures on, every stage works alone.
             if beside and stage.name not in ("doctor", "agreement"):
-                _finish(beside, out, tell, share(to_come, _left(began, minutes)))
-            _note(out, tell, stage, *_run(stage, out, device, share(to_come, _left(began, minutes))))
+                _finish(beside, out, tell, share(to_come, _left(ends)))
+            _note(out, tell, stage, *_run(stage, out, device, share(to_come, _left(ends))))
         _finish(beside, out, tell, 0.0)
     finally:
         for process in beside.values():
@@ -82,8 +91,8 @@ def _claim(out: Path, device: str) -> None:
         raise RlsBenchError(f"survey {out}: is of device {found}; wanted {device}: choose another --out")
 
 
-def _left(began: float, minutes: float) -> float:
-    return minutes * 60 - _AROUND_SECONDS - (time.monotonic() - began)
+def _left(ends: float) -> float:
+    return ends - time.monotonic()
 
 
 def _run(stage: Stage, out: Path, device: str, seconds: float) -> tuple[Status, str, float]:
@@ -127,6 +136,7 @@ class _Process:
         self._log = out / "logs" / f"{stage.name}.log"
         line = command(stage, out, device, self._began + seconds - _GRACE_SECONDS)
         with self._log.open("ab") as log:
+            self._starts_at = log.tell()
             self._process = subprocess.Popen(
                 line,
                 stdin=subprocess.DEVNULL,
@@ -148,7 +158,8 @@ class _Process:
         took = time.monotonic() - self._began
         code = self._process.poll()
         if code == 0:
-            return "ok", "", took
+            said = self._last_line()
+            return "ok", said.removeprefix(NOTE) if said.startswith(NOTE) else "", took
         if code == PARTIAL:
             return "partial", self._last_line(), took
         if code is None or interrupted:
@@ -161,9 +172,10 @@ class _Process:
         # A stage that ended by itself leaves no group.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_REAP_SECONDS)
 
     def _last_line(self) -> str:
-        text = self._log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+        text = self._log.read_bytes()[self._starts_at :][-_TAIL_BYTES:].decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1][:200] if lines else "it said nothing"

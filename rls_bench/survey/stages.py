@@ -40,12 +40,14 @@ STAGES = (
     Stage("conclusion", 4.0, "policy, report and baseline", least_seconds=25.0),
 )
 LAST = STAGES[-1]
+# Of what the last stage needs, what is kept for it: the stage before may be long in ending.
+_RESERVED = 1.2
 
 
 def share(to_come: Sequence[Stage], left_seconds: float) -> float:
     """What the first of ``to_come`` may take of ``left_seconds``; 0 where that isn't worth its start."""
     stage, *others = to_come
-    reserved = LAST.least_seconds if LAST in others else 0.0
+    reserved = _RESERVED * LAST.least_seconds if LAST in others else 0.0
     left = max(0.0, left_seconds - reserved)
     weights = stage.weight + sum(each.weight for each in others if each is not LAST)
     mine = min(left, max(stage.least_seconds, left * stage.weight / weights))

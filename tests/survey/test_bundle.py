@@ -40,6 +40,12 @@ def test_a_bundle_starts_by_itself(packed: Path, tmp_path: Path) -> None:
     assert refused.returncode == 2
 
 
+def test_weights_that_no_survey_asks_for_stay_behind(packed: Path) -> None:
+    data = packed / "source" / "rls_bench" / "data"
+    assert (data / "real_inputs.safetensors").exists()
+    assert not list(data.rglob("seed_*"))
+
+
 def test_a_folder_that_holds_something_is_left_alone(packed: Path) -> None:
     with pytest.raises(RlsBenchError, match="wanted a new or an empty folder"):
         bundle.pack(packed)

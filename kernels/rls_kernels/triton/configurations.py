@@ -79,9 +79,15 @@ def prefill(
         keys = 32 if head_dim <= (64 if arch >= 100 else 128) else 16
         queries = 32 if has_eps and head_dim > 128 else 64
         warps = 4 if head_dim <= 64 and not has_eps else 8
+        # All three at once leave no registers for partial sums: 24 B would spill at D 128 on sm_90.
+        if exact_sums and has_eps and is_per_query:
+            partials = 1
         return Configuration(queries, keys, warps, 2, partials, masked_n=keys, slice_d=_SLICE)
     if head_dim > 128:
-        return Configuration(64, 32, 8, 2, partials)
+        # Where more is kept of each row, masked blocks of 32 keys spilt up to 124 B on sm_90.
+        masked = 16 if exact_sums or has_eps else 32
+        anew = exact_sums and not has_eps and arch != 100
+        return Configuration(64, 32, 8, 2, partials, rows_anew=anew, masked_n=masked)
     # Sums by dot where instructions bind before tensor throughput does, and where wide heads leave no registers.
     by_dot = (arch in (80, 90, 100) or head_dim > 64) and not exact_sums
     # The narrowest tile that the matrix unit sums into; on sm_90 a wider one compiles to less. Eps keeps a sum of plain
@@ -131,7 +137,7 @@ def columns(arch: int) -> int:
 def narrow(arch: int, head_dim: int, *, stats: bool) -> Configuration:
     """The configuration of the narrow kernel, 16-bit inputs alone."""
     if head_dim > 128:
-        return Configuration(64, 32, 8, 2)
+        return Configuration(64, 32, 8, 2, masked_n=16)
     if arch == 90:
         return Configuration(128, 64, 8, 2, bias_early=stats, descriptors=stats and head_dim > 64)
     if arch == 100:
@@ -146,8 +152,8 @@ def decode(
     if element_bytes == 4:
         return Configuration(16, 16, num_warps=8, num_stages=2, slice_d=_SLICE)
     if head_dim > 128:
-        # 64 rows spill up to 3 KB. Heads this wide come in groups that 16 hold.
-        return Configuration(16, 32, num_warps=4, num_stages=2)
+        # 64 rows spill up to 3 KB. Heads this wide come in groups that 16 hold. Eps's second accumulator is as wide.
+        return Configuration(16, 32, num_warps=8 if has_eps else 4, num_stages=2)
     # Eps and statistics keep more of each row: 64 rows would spill up to 2 KB.
     rows = 64 if head_dim <= 64 else 32
     keys = 32 if has_eps and (stats or head_dim > 64) else 64
