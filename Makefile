@@ -132,7 +132,7 @@ sanitize: sanitize-cpu sanitize-threads sanitize-triton
 # The CPU kernel's matrix on a build that stops at the first bad address or undefined operation; torch itself leaks by design.
 # Built first, since a compiler under the preloaded checker takes minutes.
 sanitize-cpu: setup
-	$(BIN)/python -c 'from rls_kernels.cpu import build; build.build("sanitized")'
+	$(BIN)/python -c 'from rls_kernels.cpu import library; library.build_for_this_cpu("sanitized")'
 	RLS_CPU_BUILD=sanitized OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$($(BIN)/python -c 'from rls_kernels.cpu import build; print(build.sanitizer_libraries())')" \
 		$(BIN)/python -m pytest -m 'not slow' -k 'not compile and not fake' tests/kernels/cpu/test_sizes.py \

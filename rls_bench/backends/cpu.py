@@ -18,7 +18,8 @@ _WIDEST_HEAD = 256
 
 
 class Cpu(Backend):
-    """Once: the library is compiled, or found in the user's cache. In the call: everything, packing of keys too."""
+    """Once: the kernels that a problem takes are compiled, or found in the user's cache. In the call: everything,
+    packing of keys too."""
 
     name = "cpu"
     summary = "our C++ kernel: packed keys, exact eps, statistics in the pass"
@@ -30,7 +31,7 @@ class Cpu(Backend):
         return no(reason, mendable=not build.unfit_reason()) if reason else YES
 
     def proven(self) -> Support:
-        """The library is built, loaded, and gives the right answer."""
+        """It can be built and loaded, and gives the right answer."""
         if not (available := self.available()):
             return available
         reason = trial.failure()
@@ -44,10 +45,16 @@ class Cpu(Backend):
             return no(f"head dims go up to {_WIDEST_HEAD}")
         return YES
 
+    def to_build(self, problem: Problem) -> dict[str, float]:
+        """The parts of the library that no earlier process has built."""
+        decodes = launch.is_decode(problem.query_heads, problem.kv_heads, problem.query_length)
+        dtype = build.DTYPES.index(problem.dtype)
+        return library.to_build(launch.operations(decodes, problem.requires_grad), dtype)
+
     def prepare(self, inputs: Inputs) -> Call:
         """Returns the call; see the class for what is done once. Raises BackendUnavailable where the build fails."""
         if not torch.compiler.is_compiling():
-            _load()
+            _load(inputs)
         problem = inputs.problem
         refuse_tangents(self.name, inputs)
 
@@ -77,7 +84,7 @@ class Cpu(Backend):
         problem = inputs.problem
         if problem.requires_grad:
             return super().launch(inputs, check_values)
-        _load()
+        _load(inputs)
         tensors = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.strength, inputs.key_lengths)
         operands = launch.Operands(*tensors, inputs.scale, problem.is_causal)
         if problem.return_stats or (problem.eps and not operands.is_decode):
@@ -156,9 +163,9 @@ class _Decoding(Anew):
         return out, AttentionStats(*attention.statistics(rows))
 
 
-def _load() -> None:
+def _load(inputs: Inputs) -> None:
     try:
-        library.library().isa()
+        launch.install(inputs.query, inputs.key, inputs.problem.requires_grad)
     except build.BuildError as error:
         raise BackendUnavailable(f"backend 'cpu': {error}") from error
 

@@ -120,6 +120,12 @@ class Backend:
         """Whether a latency taken on this machine means anything."""
         return YES
 
+    def to_build(self, problem: Problem) -> Mapping[str, float]:
+        """What ``prepare`` would still have to compile, and is kept for later processes: by name, in about how many
+        seconds. A run's forecast counts it; empty where nothing is kept, or all of it is there.
+        """
+        return {}
+
     def environment(self) -> Mapping[str, str]:
         """Variables that a fresh worker process needs before it imports anything."""
         return {}

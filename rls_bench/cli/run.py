@@ -95,7 +95,9 @@ def run(
     if today and today not in plan.backends:
         raise typer.BadParameter(f"--today: wanted one that is measured, {', '.join(plan.backends)}; got {today!r}")
     try:
-        summary = with_progress(lambda progress: runner.run(plan, path, resume=resume is not None, progress=progress))
+        summary = with_progress(
+            lambda progress: runner.run(plan, path, resume=resume is not None, progress=progress), glances=True
+        )
     except KeyboardInterrupt:
         kept = f"what was measured is kept; rls-bench run --resume {path} goes on"
         console.print(kept if _has_journal(path) else "nothing was measured yet", soft_wrap=True)
@@ -205,10 +207,11 @@ def _has_journal(path: Path) -> bool:
     return journal.is_begun(path)
 
 
-def with_progress(run: Callable[[Callable[[Event], None]], Outcome]) -> Outcome:
-    """What ``run`` returns, which tells how far it is meanwhile."""
+def with_progress(run: Callable[[Callable[[Event], None]], Outcome], glances: bool = False) -> Outcome:
+    """What ``run`` returns, which tells how far it is meanwhile; ``glances``: and the first problem's first figures."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from rls_bench.cli import tables
     from rls_bench.cli.console import Console
 
     columns = (
@@ -217,14 +220,18 @@ def with_progress(run: Callable[[Callable[[Event], None]], Outcome]) -> Outcome:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(), transient=True) as progress:
+    console = Console()
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=1.0)
         # Standard output may be a file of figures.
-        words = progress.console if progress.console.is_terminal else Console(stderr=True)
+        words = console if console.is_terminal else Console(stderr=True)
 
         def tell(event: Event) -> None:
             if event.kind == "plan":
                 words.print(event.message, soft_wrap=True)
+            elif event.kind == "glance":
+                if glances:
+                    tables.glance(words, event.records, event.message)
             else:
                 progress.update(task, completed=event.share, description=event.message[:60])
 

@@ -53,6 +53,12 @@ def show(
         console.print(line, soft_wrap=True, style="dim")
 
 
+def glance(console: Console, records: Sequence[Record], caution: str) -> None:
+    """Print the table of one problem of a run that goes on, and why to trust it no further."""
+    console.print(_table(records, None, _latencies(records)))
+    console.print(f"  preliminary: {caution}", soft_wrap=True, style="yellow")
+
+
 def _table(records: Sequence[Record], noise_floor: float | None, latencies: Latencies) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -117,6 +117,15 @@ class Board:
         main = next(iter(self._cells.values())).main
         return floors.get(main)
 
+    def so_far(self, started: journal.Started, index: int) -> list[Record]:
+        """What is known of one problem while the run goes on, without what only its end can tell: noise floors, and why
+        sampling stopped. Empty where nothing was timed yet."""
+        cells = [cell for cell in self._cells.values() if cell.index == index and cell.label == cell.backend]
+        known = [cell for cell in cells if cell.samples or not cell.is_open]
+        if self.machine is None or not any(cell.samples for cell in known):
+            return []
+        return [self._record(cell, started, self.machine, {}, "") for cell in known]
+
     def records(self, started: journal.Started, interrupted: bool) -> tuple[list[Record], int]:
         """A record for each cell that isn't in the results file yet, and how many cells were never reached."""
         floors, sure = self.noise_floors(), self.narrow()

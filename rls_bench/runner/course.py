@@ -26,6 +26,9 @@ from rls_bench.runner.throttle import ClockWatch
 # Waits for one backend that come to nothing; it is asked no more.
 _MOST_TIMEOUTS = 2
 
+# Whoever has waited for less than this again has lost nothing by having waited for the whole.
+_GLANCE_SECONDS = 20.0
+
 EventKind = Literal["plan", "launch", "checked", "sampled", "closed"]
 
 
@@ -58,6 +61,20 @@ class Course:
         if self._progress is not None:
             label, problem = (cell.label, cell.problem) if cell else ("", None)
             self._progress(Event(kind, message, self.outlook.share_done(), label, problem))
+
+    def glance(self, index: int) -> None:
+        """Show what the first launch says of a problem, where all of the run is still some time off."""
+        ahead = self.outlook.seconds_ahead()
+        if self._progress is None or ahead < _GLANCE_SECONDS:
+            return
+        # One launch has no interval, however many samples it took.
+        message = (
+            f"launch 1 of {self.plan.launches}, so there are no intervals yet and nothing to choose by; the tables "
+            f"at the end, in about {ahead:.0f} s, take its place"
+        )
+        if records := self.board.so_far(self.started, index):
+            problem = self.plan.problems[index]
+            self._progress(Event("glance", message, self.outlook.share_done(), problem=problem, records=records))
 
     def end(self, cell: Cell, status: Status, reason: str) -> None:
         """Give a cell its status, unless it has one."""

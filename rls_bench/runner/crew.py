@@ -41,6 +41,8 @@ class Crew:
         self.measurable: dict[str, messages.Verdict] = {}
         # Labels that take long to prepare a problem, on one core: compilers, and interpreters that are never timed.
         self.slow: set[str] = set()
+        # By label and problem, what is compiled once for all processes to come, and in about how many seconds.
+        self.to_build: dict[str, list[dict[str, float]]] = {}
         # Plain attention, which is judged at λ = 0.
         self.unsteered: set[str] = set()
         # Questions that a label's current problem has no answer to.
@@ -102,6 +104,7 @@ class Crew:
                 continue
             assert isinstance(reply, messages.Introduction)
             self.measurable[label] = reply.measurable
+            self.to_build[label] = reply.to_build
             if reply.compiles or not reply.measurable.yes:
                 self.slow.add(label)
             if not reply.steers:

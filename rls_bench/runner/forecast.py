@@ -19,6 +19,8 @@ _COMPILE_SECONDS = {False: 12.0, True: 1.0}
 _CHECK_SECONDS, _CHECK_CALLS = {False: 0.2, True: 0.1}, {False: 5, True: 4}
 _WARMUP_SECONDS, _SAMPLES = 0.8, 20
 _LEAST_WARMUP_SECONDS, _LEAST_SAMPLES = 0.1, 4
+# One has none: it says nothing of how far launches scatter.
+LAUNCHES_OF_AN_INTERVAL = 2
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,15 @@ class Slice:
         """Until the turns begin."""
         return self.compile + self.oracle + self.check
 
-    def times(self, factor: float) -> Slice:
-        """All of it, longer by ``factor``."""
-        return Slice(*(factor * part for part in (self.compile, self.oracle, self.check, self.turns, self.least)))
+    @property
+    def least_seconds(self) -> float:
+        """What it takes to be measured at all."""
+        return self.before + self.least
+
+    def times(self, factor: float, compiling: float) -> Slice:
+        """All of it, longer by ``factor``, and its compiling by a factor of its own."""
+        rest = (factor * part for part in (self.oracle, self.check, self.turns, self.least))
+        return Slice(compiling * self.compile, *rest)
 
     def again(self) -> Slice:
         """At most what a later launch of the same takes: what compiled is kept, all else is done once more."""
@@ -58,18 +66,18 @@ class Forecast:
     later: Sequence[Slice]
 
     def fit(self, seconds: float) -> Fit:
-        """What there is room for, in order of worth: each problem once, as they are named, then launch after launch."""
-        spent, kept = self.start, []
-        for index, each in enumerate(self.first):
-            if spent + each.before + each.least <= seconds:
-                kept.append(index)
-                spent += each.before + each.least
+        """What there is room for, in order of worth: the problems as they are named, each in as many launches as an
+        interval takes, then launch after launch; where there is no such room, one launch of those that fit."""
+        launches = min(LAUNCHES_OF_AN_INTERVAL, self.launches)
+        kept, spent = self._problems_in(launches, seconds)
+        if not kept:
+            launches = 1
+            kept, spent = self._problems_in(launches, seconds)
         if not kept:
             # One problem is tried in any case; the limit cuts it short where the forecast is right.
             kept, spent = [0], seconds
-        launches = 1
-        again = self.start + sum(self.later[index].before + self.later[index].least for index in kept)
-        while kept and launches < self.launches and spent + again <= seconds:
+        again = self.start + sum(self.later[index].least_seconds for index in kept)
+        while launches < self.launches and spent + again <= seconds:
             launches, spent = launches + 1, spent + again
         parts = [self.first[index] for index in kept] + (launches - 1) * [self.later[index] for index in kept]
         fixed = launches * self.start + sum(each.before for each in parts)
@@ -86,6 +94,16 @@ class Forecast:
             check=check,
             turns=max(0.0, min(wanted, seconds - fixed)),
         )
+
+    def _problems_in(self, launches: int, seconds: float) -> tuple[list[int], float]:
+        """The problems that ``seconds`` have room for so often, and what that takes."""
+        spent, kept = launches * self.start, []
+        for index, (first, later) in enumerate(zip(self.first, self.later, strict=True)):
+            needed = first.least_seconds + (launches - 1) * later.least_seconds
+            if spent + needed <= seconds:
+                kept.append(index)
+                spent += needed
+        return kept, spent
 
     def title(self, seconds: float, problems: Sequence[Problem]) -> str:
         """Two sentences at most: how long it takes, and what a limit of ``seconds`` leaves out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend, Support
@@ -29,13 +29,25 @@ def introduction(name: str, fault: str, request: messages.Introduce) -> messages
         return none(_failed(f"cannot be imported: {told(error)}"))
     if wrong := _declared_wrongly(backend):
         return none(_failed(wrong))
+    try:
+        to_build = [_seconds(backend.to_build(problem)) for problem in request.problems]
+    except BaseException as error:
+        return none(_failed(f"to_build(): {told(error)}"))
     return messages.Introduction(
         _verdict("available", backend.available),
         _verdict("measurable", backend.measurable),
         [_verdict("supports", backend.supports, problem) for problem in request.problems],
         backend.compiles,
         backend.steers,
+        to_build,
     )
+
+
+def _seconds(named: Mapping[str, float]) -> dict[str, float]:
+    """``named``, where it is what it should be; raises TypeError."""
+    if not all(isinstance(name, str) and isinstance(seconds, int | float) for name, seconds in named.items()):
+        raise TypeError(f"wanted seconds by name; got {named!r}")
+    return {name: float(seconds) for name, seconds in named.items()}
 
 
 def _declared_wrongly(backend: object) -> str:

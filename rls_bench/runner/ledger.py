@@ -22,6 +22,7 @@ class Ledger:
         self._slices_done = 0
         self._starts: list[float] = []
         self._checks: list[float] = []
+        self._reserve: float | None = None
         self._rechecks: list[float] = []
         self._launch_seconds: list[float] = []
         self._launch_began = self._began
@@ -31,9 +32,15 @@ class Ledger:
         # Whether the turns of the slice before were cut short by their deadline.
         self.was_hurried = False
 
-    def expects(self, launches: int) -> None:
-        """Share the time among so many launches, where there is no room for those that were asked for."""
+    def expects(self, launches: int, problems: int, reserve: float | None = None) -> None:
+        """Share the time among so many launches of so many problems, where there is no room for all that was asked.
+
+        ``reserve``: the seconds that all of it, from the current slice's turns on, will take beside turns, where more
+        is known of that than what checks have taken so far.
+        """
         self._launches = min(self._wanted, launches)
+        self._problems = problems
+        self._reserve = reserve
 
     def elapsed(self) -> float:
         """Seconds since the run began."""
@@ -106,13 +113,15 @@ class Ledger:
     def slice_deadline(self) -> float:
         """When the current problem's turns in this launch should end, so that all the others get as much."""
         launches_left = max(0, self._launches - self._launch)
-        slices_here = self._problems - self._slices_done
+        # The current one is under way, whatever was expected.
+        slices_here = max(1, self._problems - self._slices_done)
         slices_left = slices_here + launches_left * self._problems
         check = _mean(self._checks)
         recheck = _mean(self._rechecks) if self._rechecks else check / 3
         reserve = launches_left * _mean(self._starts) + (slices_left - 1) * recheck
         if self._launch == 1:
             reserve += (slices_here - 1) * (check - recheck)
+        reserve = reserve if self._reserve is None else self._reserve
         return self._now() + max(0.0, self._end - self._now() - reserve) / slices_left
 
     def slice_done(self) -> None:

@@ -71,13 +71,15 @@ Request = Introduce | CheckCase | Prepare | Sample | Release
 
 
 class Introduction(msgspec.Struct, tag=True):
-    """``compiles``: preparing takes long, on one core. ``steers`` False: bias and strength are ignored."""
+    """``compiles``: preparing takes long, on one core. ``steers`` False: bias and strength are ignored. ``to_build``:
+    for each problem what is compiled once for all processes to come, by name, in about how many seconds."""
 
     available: Verdict
     measurable: Verdict
     supports: list[Verdict]
     compiles: bool = False
     steers: bool = True
+    to_build: list[dict[str, float]] = []
 
 
 class Handed(msgspec.Struct):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from rls_bench.runner import remembered
 from rls_bench.runner.board import Board
 from rls_bench.runner.crew import Crew
-from rls_bench.runner.forecast import Fit, Forecast, Slice, by_arithmetic
+from rls_bench.runner.forecast import LAUNCHES_OF_AN_INTERVAL, Fit, Forecast, Slice, by_arithmetic
 from rls_bench.runner.ledger import Ledger
 from rls_bench.runner.limit import Limit
 from rls_bench.runner.plan import Effort, Plan
@@ -29,10 +29,12 @@ class Outlook:
         self._keys: list[str] = []
         self._forecast: Forecast | None = None
         self._fit: Fit | None = None
-        # What the slices done so far were expected to take, and what they took, without turns.
-        self._expected = self._took = 0.0
+        # What the slices done so far were expected to take, and what they took, without turns: compiling, and the rest.
+        self._compiling, self._checking = _Pace(), _Pace()
         # Of the slice under way, until its checks have shown the pace: what was expected, and where time had gone.
         self._under_way: tuple[Slice, Effort] | None = None
+        # How many launches, of which problems, there is room for.
+        self._launches, self._part = 0, list[int]()
         self._learnt: dict[str, Slice] = {}
         self._done: set[tuple[int, int]] = set()
         self._share = 0.0
@@ -41,6 +43,16 @@ class Outlook:
         """Make the forecast once processes are up and have said what they can do; one line that tells it."""
         known = remembered.load() if self._plan.limit_seconds is not None else {}
         first, later, cells = [], [], 0
+        counted: set[tuple[str, str]] = set()
+
+        def build_seconds(labels: list[str], index: int) -> float:
+            """What a problem is the first to have compiled, which the next then find."""
+            asked = [(label, crew.to_build[label][index]) for label in labels if crew.to_build.get(label)]
+            parts = {(label, name): seconds for label, named in asked for name, seconds in named.items()}
+            new = parts.keys() - counted
+            counted.update(new)
+            return sum(parts[each] for each in new)
+
         fingerprint = board.machine.fingerprint if board.machine is not None else ""
         twin = self._plan.aa and not board.has_twin()
         for index, problem in enumerate(self._plan.problems):
@@ -54,13 +66,15 @@ class Outlook:
             count = len(timed) + (twin and bool(timed))
             recompiled = len([label for label in slow if label in timed])
             once = known.get(key)
-            first.append(once or by_arithmetic(problem, count, len(slow), questions, again=False))
+            likely = once or by_arithmetic(problem, count, len(slow), questions, again=False)
+            first.append(replace(likely, compile=likely.compile + build_seconds(labels, index)))
             again = by_arithmetic(problem, count, recompiled, questions, again=True)
             later.append(known.get(f"{key} again") or (once.again() if once else again))
         self._forecast = Forecast(cells, self._plan.launches, self._ledger.start(), first, later)
         seconds = self._ledger.elapsed() + max(0.0, self._limit.left())
         self._fit = self._forecast.fit(seconds)
-        self._ledger.expects(self._fit.launches)
+        left_out = self._fit.left_out
+        self._expect(self._fit.launches, [index for index in range(len(self._keys)) if index not in left_out])
         return self._forecast.title(min(seconds, self._plan.budget_seconds), self._plan.problems)
 
     def has_room(self, index: int, again: bool) -> bool:
@@ -68,19 +82,22 @@ class Outlook:
 
         The first is always tried: a forecast may rest on a busier hour, and what it takes puts the others right.
         """
-        if not self._done:
-            return True
-        each = self._ahead(index, again)
-        return each.before + each.least <= self._limit.left()
+        return not self._done or self._needed(index, again) <= self._limit.left()
 
     def has_room_for_launch(self, indices: Iterable[int]) -> bool:
         """Whether another launch of one at least of these problems fits."""
-        needed = [
-            each.before + each.least
-            for index in indices
-            for each in [self._ahead(index, again=self._was_checked(index))]
-        ]
+        needed = [self._needed(index, again=self._times_done(index) > 0) for index in indices]
         return self._ledger.start() + min(needed, default=0.0) <= self._limit.left()
+
+    def _needed(self, index: int, again: bool) -> float:
+        """Seconds without which a problem isn't begun: while others want launches, those of an interval for it and for
+        each of them, which one launch of one problem more is not worth."""
+        needed = self._ahead(index, again).least_seconds
+        if again or not any(0 < self._times_done(other) < self._plan.launches for other in range(len(self._keys))):
+            return needed
+        once = [other for other in range(len(self._keys)) if self._times_done(other) == 1]
+        later = [self._ahead(other, again=True) for other in [*once, index]]
+        return needed + self._ledger.start() + sum(each.least_seconds for each in later)
 
     def share_anew(self, launch: int, index: int) -> None:
         """Share the time among as many launches as it has room for, by what checks have taken so far.
@@ -91,16 +108,40 @@ class Outlook:
         self._learn_pace()
         if self._forecast is None or self._fit is None or self._limit.left() == math.inf:
             return
-        taking_part = [other for other in range(len(self._keys)) if other not in self._fit.left_out]
-        to_come = [other for other in taking_part if other > index and (other, launch) not in self._done]
-        here = [self._ahead(other, again=launch > 1) for other in to_come]
-        again = [self._ahead(other, again=True) for other in taking_part]
+        begun = [other for other in range(index + 1) if other == index or self._times_done(other)]
+        to_come = range(index + 1, len(self._keys))
+        enough = min(LAUNCHES_OF_AN_INTERVAL, self._plan.launches)
+        launches, kept = self._launches_of(begun, [], index, launch), list[int]()
+        if launches < enough:
+            # This launch is all that there is.
+            launches = launch
+            kept = [other for other in to_come if other not in self._fit.left_out]
+        else:
+            for other in to_come:
+                if (fewer := self._launches_of(begun, [*kept, other], index, launch)) >= enough:
+                    kept, launches = [*kept, other], fewer
+        later = [self._ahead(other, again=True) for other in [*begun, *kept]]
+        reserve = (launches - launch) * (self._ledger.start() + sum(each.before for each in later))
+        reserve += sum(self._ahead(other, again=self._times_done(other) > 0).before for other in kept)
+        self._expect(launches, [*begun, *kept], reserve)
+
+    def _expect(self, launches: int, problems: list[int], reserve: float | None = None) -> None:
+        """Share the time among what there is room for."""
+        self._launches, self._part = launches, problems
+        self._ledger.expects(launches, len(problems), reserve)
+
+    def _launches_of(self, begun: list[int], to_come: list[int], index: int, launch: int) -> int:
+        """How many launches of these problems there is time for, the slice ``index`` being about to take turns; 0 where
+        not even the current one has it."""
         left = self._limit.left() - self._slice(index, again=launch > 1).least
-        left -= sum(each.before + each.least for each in here)
-        launches, each_seconds = launch, self._ledger.start() + sum(each.before + each.least for each in again)
+        left -= sum(self._ahead(other, again=self._times_done(other) > 0).least_seconds for other in to_come)
+        if left < 0:
+            return 0
+        again = [self._ahead(other, again=True) for other in [*begun, *to_come]]
+        each_seconds, launches = self._ledger.start() + sum(each.least_seconds for each in again), launch
         while launches < self._plan.launches and left >= each_seconds:
             launches, left = launches + 1, left - each_seconds
-        self._ledger.expects(launches)
+        return launches
 
     @contextmanager
     def slice(self, index: int, launch: int, again: bool) -> Iterator[None]:
@@ -122,18 +163,24 @@ class Outlook:
     def share_done(self) -> float:
         """How far the run is, from 0 to 1, by the expected time of what is done and what is ahead; never less than
         before."""
-        if self._forecast is not None and self._fit is not None:
-            ahead = sum(
-                each.before + each.turns
-                for launch in range(1, self._fit.launches + 1)
-                for index in range(len(self._keys))
-                if (index, launch) not in self._done and index not in self._fit.left_out
-                for each in [self._ahead(index, launch > 1)]
-            )
+        if self._forecast is not None:
             elapsed = self._ledger.elapsed()
-            ahead = min(ahead, max(0.0, self._limit.left()), max(0.0, self._plan.budget_seconds - elapsed) or math.inf)
-            self._share = max(self._share, elapsed / max(elapsed + ahead, 1e-9))
+            self._share = max(self._share, elapsed / max(elapsed + self.seconds_ahead(), 1e-9))
         return min(self._share, 1.0)
+
+    def seconds_ahead(self) -> float:
+        """What the rest of the run is expected to take; 0 before the forecast."""
+        if self._fit is None:
+            return 0.0
+        ahead = sum(
+            each.before + each.turns
+            for launch in range(1, self._launches + 1)
+            for index in self._part
+            if (index, launch) not in self._done
+            for each in [self._ahead(index, launch > 1)]
+        )
+        budget_left = self._plan.budget_seconds - self._ledger.elapsed()
+        return min(ahead, max(0.0, self._limit.left()), max(0.0, budget_left) or math.inf)
 
     def remember(self) -> None:
         """Keep what was learnt for the next run."""
@@ -144,11 +191,13 @@ class Outlook:
         if self._under_way is not None:
             expected, before = self._under_way
             self._under_way = None
-            self._expected += expected.before
-            self._took += self._ledger.effort().check - before.check
+            after = self._ledger.effort()
+            compiled = after.compile - before.compile
+            self._compiling.add(expected.compile, compiled)
+            self._checking.add(expected.before - expected.compile, after.check - before.check - compiled)
 
-    def _was_checked(self, index: int) -> bool:
-        return any(done == index for done, _ in self._done)
+    def _times_done(self, index: int) -> int:
+        return sum(done == index for done, _ in self._done)
 
     def _slice(self, index: int, again: bool) -> Slice:
         if self._forecast is None:
@@ -162,8 +211,24 @@ class Outlook:
         expected = self._slice(index, again)
         if again and self._keys and f"{self._keys[index]} again" in self._learnt:
             return expected
-        pace = self._took / self._expected if self._expected else 1.0
-        likely = expected.times(min(max(pace, 1 / _MOST_PACE), _MOST_PACE))
+        likely = expected.times(self._checking.factor(), self._compiling.factor())
         # What the first launch took is no forecast.
         once = self._learnt.get(self._keys[index]) if again and self._keys else None
         return min(likely, once.again(), key=lambda each: each.before) if once else likely
+
+
+class _Pace:
+    """How much longer things take than was expected."""
+
+    def __init__(self) -> None:
+        self._expected = self._took = 0.0
+
+    def add(self, expected: float, took: float) -> None:
+        """What one more of them was expected to take, and what it took."""
+        self._expected += expected
+        self._took += max(0.0, took)
+
+    def factor(self) -> float:
+        """By which to multiply what is expected of the next."""
+        pace = self._took / self._expected if self._expected > 0 else 1.0
+        return min(max(pace, 1 / _MOST_PACE), _MOST_PACE)

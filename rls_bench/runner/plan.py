@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,13 +66,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a progress display may want to show; ``share`` of the run is done, from 0 to 1."""
+    """Something that a progress display may want to show; ``share`` of the run is done, from 0 to 1.
 
-    kind: Literal["plan", "launch", "checked", "sampled", "closed"]
+    ``glance``: what one launch says of the first problem, in ``records`` that no file holds, where the end is far off.
+    """
+
+    kind: Literal["plan", "launch", "checked", "sampled", "closed", "glance"]
     message: str
     share: float
     label: str = ""
     problem: Problem | None = None
+    records: Sequence[Record] = ()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ def nonsense(request: messages.Request, reply: messages.Reply) -> str:
     if isinstance(request, messages.Introduce) and isinstance(reply, messages.Introduction):
         if len(reply.supports) != len(request.problems):
             return f"{len(reply.supports)} answers to {len(request.problems)} problems"
+        if len(reply.to_build) not in (0, len(request.problems)):
+            return f"{len(reply.to_build)} lists of what is to build for {len(request.problems)} problems"
+        if not all(_is_time(seconds) for named in reply.to_build for seconds in named.values()):
+            return "times that are none"
     elif isinstance(request, messages.Prepare) and isinstance(reply, messages.Prepared):
         calls = 3 if request.timed else 2
         if not 0 <= reply.handed <= calls or (reply.status == "ok" and reply.handed < calls):

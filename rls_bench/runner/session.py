@@ -115,6 +115,7 @@ class Session:
                     launch.start(labels)
                 if number == first:
                     course.tell("plan", course.outlook.foresee(course.board, crew))
+                shown = number > 1
                 for index in range(len(plan.problems)):
                     due = [cell for cell in cells if cell.index == index and cell.is_open]
                     # The twin is chosen on the first problem, and takes part from there on.
@@ -124,6 +125,9 @@ class Session:
                     if due and course.outlook.has_room(index, again):
                         with course.outlook.slice(index, number, again):
                             launch.go_through(due)
+                        if not shown:
+                            course.glance(index)
+                            shown = True
                     course.ledger.slice_done()
             course.board.last_launch = number
 

@@ -26,7 +26,15 @@ def test_launches_are_left_out_before_problems_and_turns_get_what_remains() -> N
     assert fit.total == 110
     assert FORECAST.title(110, PROBLEMS).startswith("24 cells × 3 launches: about 110 s: starting 8 s, compiling 12 s")
     assert "--budget 110 leaves out launch 3;" in FORECAST.title(110, PROBLEMS)
-    assert "leaves out launches 2 to 3;" in FORECAST.title(90, PROBLEMS)
+
+
+def test_an_interval_of_one_problem_is_worth_more_than_a_launch_of_two() -> None:
+    fit = FORECAST.fit(90)
+    assert (fit.launches, fit.left_out) == (3, [1])
+    assert f"leaves out {PROBLEMS[1].title};" in FORECAST.title(90, PROBLEMS)
+    # Where there is no room for any interval, one launch of what fits.
+    assert (FORECAST.fit(28).launches, FORECAST.fit(28).left_out) == (1, [1])
+    assert "leaves out launches 2 to 3, " in FORECAST.title(28, PROBLEMS)
 
 
 def test_the_problem_that_has_no_room_is_left_out_and_a_later_one_that_has_is_not() -> None:

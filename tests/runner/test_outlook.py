@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,7 +12,7 @@ import pytest
 from rls_bench.problems.problem import Problem
 from rls_bench.runner import outlook as subject
 from rls_bench.runner.board import Board
-from rls_bench.runner.forecast import Slice
+from rls_bench.runner.forecast import Forecast, Slice
 from rls_bench.runner.ledger import Ledger
 from rls_bench.runner.limit import Limit
 from rls_bench.runner.outlook import Outlook
@@ -21,19 +23,38 @@ START_SECONDS = 5
 
 
 class Run:
-    """Three launches in 180 s on a clock that stands until it is told to go on; each check is expected to take 40 s."""
+    """Three launches in 180 s on a clock that stands until it is told to go on.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    ``checks``: what one is expected to take in a problem's first launch, and in a later one.
+    """
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        to_build: dict[str, list[dict[str, float]]] | None = None,
+        problems: Sequence[Problem] = PROBLEMS,
+        checks: tuple[float, float] = (40, 40),
+    ) -> None:
         self.seconds = 0.0
-        expected = Slice(check=40, turns=30, least=5)
+        once, later = (Slice(check=check, turns=30, least=5) for check in checks)
         monkeypatch.setattr(subject.remembered, "load", dict)
-        monkeypatch.setattr(subject, "by_arithmetic", lambda *_, **__: expected)
-        plan = Plan(PROBLEMS, ["cpu"], budget_seconds=180, limit_seconds=180, aa=False)
-        self.ledger = Ledger(180, plan.launches, len(PROBLEMS), self.now)
+        monkeypatch.setattr(subject, "by_arithmetic", lambda *_, again: later if again else once)
+        plan = Plan(list(problems), ["cpu"], budget_seconds=180, limit_seconds=180, aa=False)
+        self.ledger = Ledger(180, plan.launches, len(problems), self.now)
         self.outlook = Outlook(plan, self.ledger, Limit(180, self.now))
         self.begin_launch()
-        crew = SimpleNamespace(pids=lambda: {"cpu": 1}, measurable={"cpu": SimpleNamespace(yes=True)}, slow=())
+        crew = SimpleNamespace(
+            pids=lambda: {"cpu": 1},
+            measurable={"cpu": SimpleNamespace(yes=True)},
+            slow=(),
+            to_build=to_build or {},
+        )
         self.title = self.outlook.foresee(Board(plan), cast(Any, crew))
+
+    @property
+    def forecast(self) -> Forecast:
+        assert self.outlook._forecast is not None
+        return self.outlook._forecast
 
     def now(self) -> float:
         return self.seconds
@@ -43,11 +64,12 @@ class Run:
         with self.ledger.starting():
             self.seconds += START_SECONDS
 
-    def turns_after_checks(self, index: int, launch: int, check_seconds: float) -> float:
+    def turns_after_checks(self, index: int, launch: int, check_seconds: float, compile_seconds: float = 0.0) -> float:
         """Go through one problem, and use its turns' time up; what that was."""
         with self.outlook.slice(index, launch, again=launch > 1):
             with self.ledger.checking(thorough=launch == 1):
-                self.seconds += check_seconds
+                self.seconds += compile_seconds + check_seconds
+                self.ledger.checked(0, compile_seconds)
             self.outlook.share_anew(launch, index)
             turns = self.ledger.slice_deadline() - self.seconds
             self.seconds += turns
@@ -55,12 +77,50 @@ class Run:
         return turns
 
 
-def test_checks_as_dear_as_expected_leave_no_room_for_another_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(monkeypatch)
-    assert "leaves out launches 2 to 3" in run.title
-    run.turns_after_checks(0, 1, 40)
-    run.turns_after_checks(1, 1, 40)
-    assert not run.outlook.has_room_for_launch([0, 1])
+def test_checks_as_dear_as_expected_leave_out_the_second_problem_and_no_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch, checks=(60, 20))
+    assert f"leaves out {PROBLEMS[1].title};" in run.title
+    turns = [run.turns_after_checks(0, 1, 60)]
+    assert not run.outlook.has_room(1, again=False)
+    for launch in (2, 3):
+        assert run.outlook.has_room_for_launch([0, 1])
+        run.begin_launch()
+        turns.append(run.turns_after_checks(0, launch, 20))
+    assert min(turns) > 20
+    assert run.seconds == pytest.approx(180)
+    # With nobody left who wants another launch, one is better than none.
+    run.seconds = 100
+    assert run.outlook.has_room_for_launch([1])
+    assert run.outlook.has_room(1, again=False)
+
+
+def test_compiling_that_takes_longer_than_expected_costs_a_problem_and_no_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What compiled is kept, so that a second launch is cheap: turns must not use its time up."""
+    run = Run(monkeypatch, problems=[*PROBLEMS, replace(PROBLEMS[0], key_length=96)], checks=(20, 7))
+    assert "leaves out" not in run.title
+    turns = [run.turns_after_checks(0, 1, 20, compile_seconds=90)]
+    assert run.outlook.has_room(1, again=False)
+    turns.append(run.turns_after_checks(1, 1, 20))
+    assert not run.outlook.has_room(2, again=False)
+    assert run.outlook.has_room_for_launch([0, 1, 2])
+    run.begin_launch()
+    for index in (0, 1):
+        assert run.outlook.has_room(index, again=True)
+        turns.append(run.turns_after_checks(index, 2, 7))
+    assert min(turns) > 3
+    assert run.seconds == pytest.approx(180)
+
+
+def test_what_must_be_built_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    unbuilt = {"base": 2.0, "prefill": 5.0}
+    assert "compiling 0 s" in Run(monkeypatch).title
+    run = Run(monkeypatch, {"cpu": [unbuilt, {**unbuilt, "decode": 4.0}]}, PROBLEMS)
+    assert [each.compile for each in run.forecast.first] == [7.0, 4.0]
+    assert [each.compile for each in run.forecast.later] == [0.0, 0.0]
 
 
 def test_cheaper_checks_leave_turns_to_the_launches_to_come(monkeypatch: pytest.MonkeyPatch) -> None:

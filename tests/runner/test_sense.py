@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from dataclasses import replace
@@ -92,6 +93,20 @@ def test_a_line_that_nobody_asked_for_ends_the_worker_at_the_next_question() -> 
             messages.Introduce([PROBLEM]),
             messages.Introduction(messages.Verdict(True), messages.Verdict(True), []),
             "0 answers to 1 problems",
+        ),
+        (
+            messages.Introduce([PROBLEM]),
+            messages.Introduction(
+                messages.Verdict(True), messages.Verdict(True), [messages.Verdict(True)], to_build=[{}, {}]
+            ),
+            "2 lists of what is to build for 1 problems",
+        ),
+        (
+            messages.Introduce([PROBLEM]),
+            messages.Introduction(
+                messages.Verdict(True), messages.Verdict(True), [messages.Verdict(True)], to_build=[{"it": math.nan}]
+            ),
+            "times that are none",
         ),
     ],
 )

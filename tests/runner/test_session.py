@@ -16,7 +16,7 @@ import pytest
 from rls_bench.errors import UnknownBackend
 from rls_bench.problems.problem import Problem
 from rls_bench.records import record
-from rls_bench.runner import Event, Plan, run
+from rls_bench.runner import Event, Plan, course, run
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
 
@@ -44,7 +44,10 @@ def test_an_unknown_backend_is_refused_before_anything_is_written(tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-def test_the_twin_takes_part_in_every_problem_of_the_first_launch(tmp_path: Path) -> None:
+def test_the_twin_takes_part_in_every_problem_of_the_first_launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(course, "_GLANCE_SECONDS", 0.0)
     problems = [PROBLEM, replace(PROBLEM, key_length=40)]
     plan = Plan(problems, ["fakes:HEALTHY"], launches=1, budget_seconds=2, questions=("warm",))
     events: list[Event] = []
@@ -52,6 +55,12 @@ def test_the_twin_takes_part_in_every_problem_of_the_first_launch(tmp_path: Path
     assert {entry.label for entry in records if entry.problem == problems[1]} == {"fakes:HEALTHY", "fakes:HEALTHY#2"}
     first = events[: next((i for i, e in enumerate(events) if e.message.startswith("launch 2")), len(events))]
     assert [e for e in first if e.kind == "checked" and e.label == "fakes:HEALTHY#2" and e.problem == problems[1]]
+    # What is known of the first problem is shown once, before the second has begun.
+    (shown,) = [number for number, event in enumerate(events) if event.kind == "glance"]
+    assert [event.problem for event in events[:shown] if event.kind == "sampled"]
+    assert problems[1] not in [event.problem for event in events[:shown]]
+    (glanced,) = events[shown].records
+    assert (glanced.label, len(glanced.samples_ns["warm"])) == ("fakes:HEALTHY", 1)
 
 
 @pytest.mark.slow

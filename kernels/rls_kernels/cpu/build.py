@@ -1,4 +1,8 @@
-"""Compiles the C++ sources at first use into the user's cache, and finds them there from then on."""
+"""Compiles the C++ sources at first use into the user's cache, and finds them there from then on.
+
+The library comes in parts: a base that knows the CPU, and one for each kernel of each instruction set, compiled when it
+is first needed: one takes seconds, all of them most of a minute.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,26 +27,33 @@ SOURCES = Path(__file__).parent / "csrc"
 
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-g0")
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
-_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512")
-# One object a file. What runs on every CPU comes first, so that the linker takes shared template code from there.
-_OBJECTS: dict[str, tuple[str, ...]] = {
-    "dispatch.cpp": (),
-    "runs.cpp": (),
-    "threads.cpp": (),
-    "avx2.cpp": _AVX2,
-    "avx512.cpp": _AVX512,
-    "avx512_bf16.cpp": (*_AVX512, "-mavx512bf16"),
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512", "-DRLS_AVX512")
+_AVX512_BF16 = (*_AVX512, "-mavx512bf16", "-DRLS_AVX512_BF16")
+# Of each instruction set, best first; `rls_holder` says which does what.
+SETS: dict[str, tuple[str, ...]] = {
+    "amx_bf16": (*_AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-DRLS_AMX"),
+    "avx512_bf16": _AVX512_BF16,
+    "avx512": _AVX512,
+    "avx2": _AVX2,
 }
-_AMX = ("amx_bf16.cpp", (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"))
+# In the order of rls_operation and rls_dtype, csrc/call.h.
+OPERATIONS = ("prefill", "decode", "backward")
+DTYPES = ("float32", "bfloat16", "float16")
+# One object a file, for every CPU but for the test of AMX.
+_BASE_SOURCES = ("dispatch.cpp", "runs.cpp", "threads.cpp")
+_AMX_TEST = "amx_test.cpp"
+_BASE = "librls_cpu.so"
+# A guess at what compiling takes, beside other work: alone on a core of a Xeon of 2023 (gcc 12, 27 November 2026) the
+# base took 1.5 s of CPU time, and a part 2.1 to 3.5 s.
+BASE_SECONDS, PART_SECONDS = 2.0, 5.0
 # Flags of the builds besides the plain one: with address and undefined-behaviour checks, the same with a fault that
 # they must find, and with AVX-512 and AMX emulated in AVX2, so that every kernel's code runs on any machine.
 _SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g")
-_EMULATE = "-DRLS_EMULATE"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "": (),
     "sanitized": _SANITIZED,
     "sanitized_fault": (*_SANITIZED, "-DRLS_PLANT_A_FAULT"),
-    "emulated": (_EMULATE,),
+    "emulated": ("-DRLS_EMULATE",),
 }
 
 
@@ -85,23 +97,69 @@ def sanitizer_libraries() -> str:
 
 
 def build(variant: str = "") -> Path:
-    """The shared library, compiled unless a cache holds it whole; safe when several processes start at once.
+    """The base of the library, compiled unless a cache holds it whole; safe when several processes start at once.
 
     It lies in the user's cache or, where that cannot be written or might be another user's doing, in a private place;
     a warning says why. The name of its folder covers sources, compiler and flags. ``variant`` is one of VARIANTS.
     Raises BuildError with a one-line reason.
     """
+
+    def compile_base(command: list[str], target: Path) -> None:
+        objects: list[tuple[str, list[str]]] = [(name, []) for name in _BASE_SOURCES]
+        amx = _flags("amx_bf16", variant)
+        if _knows(compiler(), amx):
+            objects.append((_AMX_TEST, amx))
+        else:
+            command = [*command, "-DRLS_WITHOUT_AMX"]
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+
+            def compile_one(item: tuple[str, list[str]]) -> str:
+                name, flags = item
+                output = f"{folder}/{name}.o"
+                _call([*command, *flags, "-c", *_sources(name), "-o", output], folder)
+                return output
+
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                outputs = list(pool.map(compile_one, objects))
+            _link([*command, *outputs], target)
+
+    return _built(_BASE, variant, compile_base)
+
+
+def build_part(holder: str, operation: str, dtype: str, variant: str = "") -> Path:
+    """The part of the instruction set ``holder`` that does ``operation`` in ``dtype``, likewise."""
+    flags = [*_flags(holder, variant), f"-DRLS_DTYPE=RLS_{dtype.upper()}"]
+
+    def compile_part(command: list[str], target: Path) -> None:
+        _link([*command, *flags, *_sources(f"{operation}.cpp", "threads.cpp")], target)
+
+    return _built(_part(holder, operation, dtype), variant, compile_part)
+
+
+def is_built(part: tuple[str, str, str] | None = None, variant: str = "") -> bool:
+    """Whether the base, or a part by holder, operation and dtype, need not be compiled any more. Compiles nothing."""
+    return cache.holds(_folder(_command(variant)), _part(*part) if part else _BASE)
+
+
+def build_all(holders: Iterable[tuple[str, str, str]], variant: str = "") -> list[Path]:
+    """The base and many parts at once, each a holder, an operation and a dtype."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        base = pool.submit(build, variant)
+        parts = [pool.submit(build_part, *part, variant) for part in holders]
+        return [base.result(), *(part.result() for part in parts)]
+
+
+def _built(name: str, variant: str, compile_to: Callable[[list[str], Path], None]) -> Path:
     if reason := unavailable_reason():
         raise BuildError(reason)
     if variant not in VARIANTS:
         raise BuildError(f"RLS_CPU_BUILD: wanted one of {', '.join(filter(None, VARIANTS))}; got {variant!r}")
-    command = [*compiler(), *_FLAGS, *VARIANTS[variant]]
-    name = f"cpu-{_key(command)}"
+    command = _command(variant)
     refusals = []
     try:
         for folder in cache.folders():
             try:
-                found = _built_in(folder / name, command)
+                found = _built_in(folder / _folder(command), name, lambda target: compile_to(command, target))
             except OSError as error:
                 refusals.append(_said(error, folder))
                 continue
@@ -118,17 +176,17 @@ def build(variant: str = "") -> Path:
     raise BuildError(f"no place for the CPU kernel: {'; '.join(refusals)}")
 
 
-def _built_in(folder: Path, command: list[str]) -> Path:
-    """The library in ``folder``, compiled there unless it is there whole. Raises OSError, or BuildError."""
+def _built_in(folder: Path, name: str, compile_to: Callable[[Path], None]) -> Path:
+    """The library ``name`` in ``folder``, compiled there unless it is there whole. Raises OSError, or BuildError."""
     cache.prepare(folder.parent)
     cache.prepare(folder)
-    target = folder / "librls_cpu.so"
+    target = folder / name
     if cache.is_whole(target):
         return target
-    with (folder / "lock").open("w") as lock:
+    with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not cache.is_whole(target):
-            _compile(command, target)
+            compile_to(target)
     return target
 
 
@@ -144,30 +202,24 @@ def _words(command: str) -> list[str]:
         return []
 
 
-def _compile(command: list[str], target: Path) -> None:
-    objects = dict(_OBJECTS)
-    if _knows(compiler(), _AMX[1]):
-        objects.update([_AMX])
-    else:
-        command = [*command, "-DRLS_WITHOUT_AMX"]
+def _link(command: list[str], target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-
-        def compile_one(item: tuple[str, tuple[str, ...]]) -> str:
-            name, flags = item
-            if _EMULATE in command:
-                flags = tuple(flag for flag in flags if not flag.startswith("-mavx512"))
-            output = f"{folder}/{name}.o"
-            _call([*command, *flags, "-c", str(SOURCES / name), "-o", output], folder)
-            return output
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            outputs = list(pool.map(compile_one, objects.items()))
         library = f"{folder}/{target.name}"
-        _call([*command, "-shared", *outputs, "-o", library, "-ldl", "-lpthread"], folder)
+        _call([*command, "-shared", "-o", library, "-ldl", "-lpthread"], folder)
         cache.keep(Path(library), target)
 
 
-def _knows(compiler: list[str], flags: tuple[str, ...]) -> bool:
+def _flags(holder: str, variant: str) -> list[str]:
+    """Of an instruction set; where it is emulated, none that would let the compiler use it."""
+    flags = [flag for flag in SETS[holder] if variant != "emulated" or not flag.startswith("-mavx512")]
+    return [*flags, f"-DRLS_ISA={holder}_isa"]
+
+
+def _sources(*names: str) -> list[str]:
+    return [str(SOURCES / name) for name in names]
+
+
+def _knows(compiler: list[str], flags: list[str]) -> bool:
     return _run([*compiler, *flags, "-x", "c++", "-E", os.devnull]).returncode == 0
 
 
@@ -188,14 +240,27 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> subpr
         raise BuildError(f"{command[0]} cannot be run: {error.strerror}") from error
 
 
-def _key(command: list[str]) -> str:
+def _part(holder: str, operation: str, dtype: str) -> str:
+    return f"{holder}-{operation}-{dtype}.so"
+
+
+def _command(variant: str) -> list[str]:
+    return [*compiler(), *_FLAGS, *VARIANTS[variant]]
+
+
+def _folder(command: list[str]) -> str:
+    """The folder's name, which covers all that a library comes from."""
     digest = hashlib.sha256()
-    version = _run([*compiler(), "--version"]).stdout
-    for part in (*command, version, repr((_OBJECTS, _AMX))):
+    for part in (*command, _version(*compiler()), repr(SETS)):
         digest.update(part.encode(errors="surrogateescape") + b"\0")
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:20]
+    return f"cpu-{digest.hexdigest()[:20]}"
+
+
+@functools.cache
+def _version(*compiler: str) -> str:
+    return _run([*compiler, "--version"]).stdout
 
 
 @functools.cache

@@ -23,6 +23,16 @@ _SEAL = ".sha256"
 
 def folders() -> Iterator[Path]:
     """Folders to keep libraries in, best first: the user's cache, then private places that last less long."""
+    yield from _lasting()
+    yield _of_this_process()
+
+
+def holds(folder: str, name: str) -> bool:
+    """Whether a library that a process before this one kept is there whole."""
+    return any(is_whole(place / folder / name) for place in _lasting())
+
+
+def _lasting() -> Iterator[Path]:
     # Without HOME and an entry in passwd platformdirs raises, and in older versions the home is "~", literally.
     kept = None
     with suppress(RuntimeError):
@@ -30,7 +40,6 @@ def folders() -> Iterator[Path]:
     if kept is not None and kept.is_absolute():
         yield kept
     yield Path(tempfile.gettempdir()) / f"rls_kernels-{os.geteuid()}"
-    yield _of_this_process()
 
 
 @cache

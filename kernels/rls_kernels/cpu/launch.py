@@ -52,8 +52,8 @@ class Operands:
 
     @property
     def is_decode(self) -> bool:
-        """Few query rows a key-value head: the kernel streams the keys, and needs no second pass for anything."""
-        return self.query.shape[1] // self.key.shape[1] * self.query.shape[2] <= lib.DECODE_ROWS
+        """Whether the kernel streams the keys."""
+        return is_decode(self.query.shape[1], self.key.shape[1], self.query.shape[2])
 
     def call(self, eps: float, out: Tensor, want: int, rows: Tensor | None) -> lib.Call:
         """The C struct; the tensors must outlive it."""
@@ -104,6 +104,7 @@ class Launch:
         self._copies = operands.copied
         self._options = lib.CHECK_VALUES if check_values else 0
         library = lib.library()
+        install(operands.query, operands.key)
         self._forward, self._isa = library.forward_like, library.isa().encode()
         # The kernel reads it and never writes to it; its pointers are those of each call.
         self._like = operands.call(eps, query.new_empty(self._out_shape), lib.NO_ROWS, None)
@@ -162,6 +163,7 @@ class DecodeRows:
 
     def __init__(self, operands: Operands) -> None:
         self._row_shape, self._value_dim = operands.row_shape, operands.value.shape[3]
+        install(operands.query, operands.key)
         self._like = operands.call(
             0.0, operands.query.new_empty((*self._row_shape, self._value_dim)), lib.ALL_ROWS, None
         )
@@ -181,6 +183,25 @@ class DecodeRows:
         call.key_lengths = None if key_lengths is None else key_lengths.data_ptr()
         lib.library().forward(call)
         return out, rows
+
+
+def install(query: Tensor, key: Tensor, backward: bool = False) -> None:
+    """Have the kernel ready that ``forward`` of such operands takes and, where asked for, that of ``backward``.
+
+    Raises BuildError.
+    """
+    for operation in operations(is_decode(query.shape[1], key.shape[1], query.shape[2]), backward):
+        lib.library().install(operation, lib.DTYPES[query.dtype])
+
+
+def operations(decodes: bool, backward: bool = False) -> list[int]:
+    """What a call takes, as ``Library.install`` names it."""
+    return [lib.DECODE if decodes else lib.PREFILL, *([lib.BACKWARD] if backward else [])]
+
+
+def is_decode(query_heads: int, kv_heads: int, query_length: int) -> bool:
+    """Few query rows a key-value head: the kernel streams the keys, and needs no second pass for anything."""
+    return query_heads // kv_heads * query_length <= lib.DECODE_ROWS
 
 
 def is_readable(figures: Tensor) -> bool:

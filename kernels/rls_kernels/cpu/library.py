@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import time
+from collections.abc import Iterable
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +17,14 @@ from torch import Tensor
 
 from rls_kernels.cpu import build
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+DTYPES = {getattr(torch, name): number for number, name in enumerate(build.DTYPES)}
+PREFILL, DECODE, BACKWARD = range(len(build.OPERATIONS))
 NO_ROWS, NORMALISERS, ALL_ROWS, STEERED_ROWS, COARSE_ROWS = range(5)
 LSE, LSE_STEERED, ENTROPY, ENTROPY_STEERED, MEAN_BIAS, LOG_NORMALISER, DIVERGENCE, ROWS = range(8)
 # Options of forward_like.
 CHECK_VALUES, WIDE_LENGTHS = 1, 2
+
+_NOT_INSTALLED = 4
 
 # Up to this many query rows a key-value head, the keys are streamed unpacked and split over threads.
 DECODE_ROWS = 16
@@ -66,18 +72,17 @@ class Gradient(ctypes.Structure):
 
 
 class Library:
-    """The loaded library; ``compile_seconds`` is what building or finding it took."""
+    """The loaded library; ``compile_seconds`` is what building or finding it, and its parts so far, took."""
 
     def __init__(self, variant: str = "") -> None:
+        self._variant = variant
         began = time.perf_counter()
-        path = build.build(variant)
-        try:
-            self._c = ctypes.CDLL(str(path))
-        # A file system mounted noexec, or a compiler for another machine.
-        except OSError as error:
-            raise build.BuildError(f"{path} cannot be loaded: {error}") from error
+        self._c = _loaded(build.build(variant))
         self.compile_seconds = time.perf_counter() - began
-        self._c.rls_isa_name.restype = c_char_p
+        self._parts: dict[tuple[str, str, str], ctypes.CDLL] = {}
+        self._c.rls_isa_name.restype = self._c.rls_holder.restype = c_char_p
+        self._c.rls_holder.argtypes = [c_char_p, c_int32, c_int32]
+        self._c.rls_install.argtypes = [c_char_p, c_int32, c_int32, c_void_p]
         for name in ("rls_call_size", "rls_gradient_size"):
             getattr(self._c, name).restype = c_int64
         sizes = (self._c.rls_call_size(), self._c.rls_gradient_size())
@@ -105,13 +110,50 @@ class Library:
             raise build.BuildError(f"RLS_CPU_ISA: wanted one of {', '.join(isas)} on this CPU; got {wanted!r}")
         return wanted
 
+    def install(self, operation: int, dtype: int) -> None:
+        """Have the kernel ready that the instruction set in use takes for one of PREFILL, DECODE and BACKWARD in one of
+        DTYPES: compiled, or found in the user's cache. Raises BuildError.
+        """
+        part = self.part_for(self.isa(), operation, dtype)
+        if part in self._parts:
+            return
+        began = time.perf_counter()
+        loaded = _loaded(build.build_part(*part, self._variant))
+        kernel = ctypes.cast(loaded.rls_kernel, c_void_p)
+        raise_for(self._c.rls_install(part[0].encode(), operation, dtype, kernel))
+        self._parts[part] = loaded
+        self.compile_seconds += time.perf_counter() - began
+
+    def part_for(self, isa: str, operation: int, dtype: int) -> tuple[str, str, str]:
+        """Whose kernel ``isa``, which runs here, takes, for which operation in which dtype: what ``build`` names it."""
+        holder = self._c.rls_holder(isa.encode(), operation, dtype).decode()
+        return holder, build.OPERATIONS[operation], build.DTYPES[dtype]
+
     def forward(self, call: Call) -> None:
         """Run the forward kernel, on torch's number of threads. Raises MemoryError."""
-        raise_for(self._c.rls_forward(self.isa().encode(), ctypes.byref(call)))
+        isa, given = self.isa().encode(), ctypes.byref(call)
+        status = self._c.rls_forward(isa, given)
+        if status == _NOT_INSTALLED:
+            self.install(DECODE if call.is_decode else PREFILL, call.dtype)
+            status = self._c.rls_forward(isa, given)
+        raise_for(status)
 
     def backward(self, gradient: Gradient) -> None:
         """Run the backward kernel likewise."""
-        raise_for(self._c.rls_backward(self.isa().encode(), ctypes.byref(gradient)))
+        isa, given = self.isa().encode(), ctypes.byref(gradient)
+        status = self._c.rls_backward(isa, given)
+        if status == _NOT_INSTALLED:
+            self.install(BACKWARD, gradient.call.dtype)
+            status = self._c.rls_backward(isa, given)
+        raise_for(status)
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    # A file system mounted noexec, or a compiler for another machine.
+    except OSError as error:
+        raise build.BuildError(f"{path} cannot be loaded: {error}") from error
 
 
 def raise_for(status: int) -> None:
@@ -124,9 +166,37 @@ def raise_for(status: int) -> None:
         raise RuntimeError(f"rls_kernels.cpu: the kernel returned status {status}")
 
 
+def to_build(operations: Iterable[int], dtype: int) -> dict[str, float]:
+    """What ``install`` would still have to compile, by name, and in about how many seconds. Compiles nothing."""
+    variant = os.environ.get("RLS_CPU_BUILD", "")
+    if build.unavailable_reason() or variant not in build.VARIANTS:
+        return {}
+    if not build.is_built(variant=variant):
+        # Which instruction set will do it is known to the base alone.
+        parts = {f"{build.OPERATIONS[each]} {build.DTYPES[dtype]}": build.PART_SECONDS for each in operations}
+        return {"base": build.BASE_SECONDS, **parts}
+    try:
+        found = library()
+        wanted = [found.part_for(found.isa(), operation, dtype) for operation in operations]
+    # Preparing will tell.
+    except build.BuildError:
+        return {}
+    return {" ".join(part): build.PART_SECONDS for part in wanted if not build.is_built(part, variant)}
+
+
+def build_for_this_cpu(variant: str = "") -> None:
+    """Compile the parts of every instruction set that this CPU runs, so that tests of them need no compiler.
+
+    The sets are asked of the plain build: one with checks can be loaded only where they are loaded first.
+    """
+    plain = Library()
+    every = itertools.product(plain.isas(), range(len(build.OPERATIONS)), DTYPES.values())
+    build.build_all({plain.part_for(*each) for each in every}, variant)
+
+
 @cache
 def library() -> Library:
-    """The library of this process, compiled and loaded on the first call. RLS_CPU_BUILD names another build variant."""
+    """The library of this process, its base built and loaded on the first call. RLS_CPU_BUILD names another variant."""
     return Library(os.environ.get("RLS_CPU_BUILD", ""))
 
 

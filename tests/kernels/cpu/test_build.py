@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import stat
@@ -95,7 +96,7 @@ while [ $# -gt 0 ]; do if [ "$1" = -o ]; then echo built > "$2"; fi; shift; done
     monkeypatch.setenv("CXX", script(own_cache / "cxx", body))
     build.build()
     assert "-DRLS_WITHOUT_AMX" in log.read_text()
-    assert "amx_bf16.cpp" not in log.read_text()
+    assert "amx_test.cpp" not in log.read_text()
 
 
 def test_a_forced_instruction_set_must_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,6 +232,80 @@ def test_a_compiler_that_cannot_be_run_is_named(fake: Path, monkeypatch: pytest.
     monkeypatch.setenv("CXX", str(program))
     with pytest.raises(build.BuildError, match="not-a-program cannot be run"):
         build.build()
+
+
+def test_a_part_is_one_kernel_of_one_instruction_set(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = fake / "log"
+    monkeypatch.setenv("CXX", script(fake / "logging", f'echo "$@" >> {log}\n{FAKE}'))
+    base = build.build()
+    assert not {"prefill.cpp", "decode.cpp", "backward.cpp"} & {Path(word).name for word in log.read_text().split()}
+    log.write_text("")
+    found = build.build_part("avx2", "decode", "bfloat16")
+    assert found == base.with_name("avx2-decode-bfloat16.so")
+    (line,) = [line for line in log.read_text().splitlines() if "--version" not in line]
+    assert [Path(word).name for word in line.split() if word.endswith(".cpp")] == ["decode.cpp", "threads.cpp"]
+    assert "-DRLS_DTYPE=RLS_BFLOAT16" in line
+    assert "-mavx512" not in line
+    assert build.build_part("avx2", "decode", "bfloat16") == found
+    assert line == log.read_text().strip()
+
+
+def test_parts_are_built_as_calls_need_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = build.build_part
+
+    def build_part(*part: str) -> Path:
+        asked.append(part[:3])
+        return real(*part)
+
+    monkeypatch.setattr(build, "build_part", build_part)
+    monkeypatch.setattr(library, "library", functools.cache(library.Library))
+    # The set takes what it has not of its own from a lower one.
+    best = next(isa for isa in library.library().isas() if isa not in ("amx_bf16", "avx512_bf16"))
+    # What other tests had installed is the process's, as the loaded file is.
+    for operation in range(len(build.OPERATIONS)):
+        assert library.library()._c.rls_install(best.encode(), operation, 0, None) == 0
+    query, key, lone = torch.randn(1, 1, 20, 8), torch.randn(1, 1, 9, 8), torch.ones(1, 1, 1)
+    for length in (20, 1, 1):
+        operands = launch.Operands(query[:, :, :length], key, key, key[..., 0], lone, None, 1.0, False)
+        launch.forward(operands, 0.0, library.NO_ROWS)
+    assert asked == [(best, "prefill", "float32"), (best, "decode", "float32")]
+    out, rows = launch.forward(operands, 0.0, library.NORMALISERS)
+    launch.backward(operands, 0.0, out, rows)
+    assert asked[2:] == [(best, "backward", "float32")]
+
+
+def test_a_part_that_cannot_be_built_is_a_build_error_and_can_be_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = build.build_part
+    monkeypatch.setattr(build, "build_part", lambda *_: (_ for _ in ()).throw(build.BuildError("no room")))
+    fresh = library.Library()
+    with pytest.raises(build.BuildError, match="no room"):
+        fresh.install(library.DECODE, 0)
+    monkeypatch.setattr(build, "build_part", real)
+    fresh.install(library.DECODE, 0)
+
+
+def test_what_must_still_be_compiled_is_known_without_compiling(fake: Path) -> None:
+    operations, bfloat16 = launch.operations(decodes=True, backward=True), library.DTYPES[torch.bfloat16]
+    assert library.to_build(operations, bfloat16) == {
+        "base": build.BASE_SECONDS,
+        "decode bfloat16": build.PART_SECONDS,
+        "backward bfloat16": build.PART_SECONDS,
+    }
+    build.build()
+    # The real base, which is loaded in this process, names the parts.
+    holders = [library.library().part_for(library.library().isa(), each, bfloat16) for each in operations]
+    assert list(library.to_build(operations, bfloat16)) == [" ".join(part) for part in holders]
+    build.build_part(*holders[0])
+    assert library.to_build(operations, bfloat16) == {" ".join(holders[1]): build.PART_SECONDS}
+
+
+def test_without_a_compiler_nothing_is_to_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert library.to_build([library.PREFILL], 0) == {}
 
 
 def test_without_proc_torch_tells_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 // What `make sanitize-threads` runs under ThreadSanitizer: several callers at once, as in a server, each with a team of
 // its own. Python, torch and OpenMP's runtime aren't built for the checker, which would report their every handshake;
-// without them the kernels' teams are std::threads.
+// without them the kernels' teams are plain threads.
+#include <dlfcn.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <thread>
 #include <vector>
 
@@ -85,7 +88,15 @@ bool run(const Problem& p, const char* isa) {
 
 }  // namespace
 
-int main() {
+// Arguments, three for each part: an instruction set, the number of an operation, and a shared library.
+int main(int count, char** words) {
+    for (int i = 1; i + 2 < count; i += 3) {
+        void* part = dlopen(words[i + 2], RTLD_NOW | RTLD_LOCAL);
+        void* kernel = part ? dlsym(part, "rls_kernel") : nullptr;
+        if (!kernel) return printf("%s\n", dlerror()), 2;
+        // A set that this CPU doesn't run takes none.
+        rls_install(words[i], static_cast<rls_operation>(atoi(words[i + 1])), RLS_FLOAT32, kernel);
+    }
     const Shape shapes[] = {
         {2, 4, 2, 100, 150, 24, 16, true, false, 0},   {1, 2, 2, 60, 300, 16, 16, false, false, 1e-3f},
         {2, 4, 1, 1, 3000, 32, 32, true, true, 1e-3f}, {1, 3, 1, 5, 2000, 16, 24, true, true, 0},

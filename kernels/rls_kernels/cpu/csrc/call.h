@@ -6,6 +6,7 @@
 extern "C" {
 
 enum rls_dtype : int32_t { RLS_FLOAT32 = 0, RLS_BFLOAT16 = 1, RLS_FLOAT16 = 2 };
+enum rls_operation : int32_t { RLS_PREFILL = 0, RLS_DECODE = 1, RLS_BACKWARD = 2 };
 
 // How much of the row statistics is wanted: nothing, what backward needs, or all of RLS_ROWS. Passes that are joined
 // afterwards ask for all rows, of which the unsteered planes may be anything, and at the end to have those rows written
@@ -75,6 +76,8 @@ enum rls_status : int32_t {
     RLS_NO_SUCH_ISA = 2,
     // A bias or strength that isn't finite, or a length that is none of 0 to key_length.
     RLS_SENSELESS_VALUES = 3,
+    // The part that holds the kernel hasn't been given to rls_install.
+    RLS_NOT_INSTALLED = 4,
 };
 
 #pragma GCC visibility push(default)
@@ -90,7 +93,15 @@ int32_t rls_forward_like(const char* isa, const rls_call* like, int32_t options,
                          void* key, void* value, void* out, const float* bias, const float* strength, float number,
                          const void* key_lengths);
 
-// The instruction sets that were built in and that this CPU runs, best first; null past the end.
+// The instruction set whose part does an operation where `isa` is asked for: `isa` itself or a lower one; null where
+// `isa` doesn't run here.
+const char* rls_holder(const char* isa, rls_operation operation, rls_dtype dtype);
+
+// Has such calls done by `kernel`, the `rls_kernel` of the part that holds it: it takes a pointer to rls_call or, for
+// RLS_BACKWARD, to rls_gradient. Any thread may, at any time.
+int32_t rls_install(const char* isa, rls_operation operation, rls_dtype dtype, void* kernel);
+
+// The instruction sets that this CPU runs, best first; null past the end.
 const char* rls_isa_name(int32_t index);
 
 int64_t rls_call_size();

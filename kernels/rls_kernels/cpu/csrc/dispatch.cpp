@@ -8,17 +8,41 @@
 namespace rls {
 namespace {
 
-// Best first: each runs all that stand after it.
-const Isa* const ALL[] = {
-#ifndef RLS_WITHOUT_AMX
-    &amx_bf16,
-#endif
-    &avx512_bf16, &avx512, &avx2};
+#define RLS_ALL {true, true, true}
+#define RLS_BFLOAT16_ALONE {false, true, false}
+#define RLS_NONE {false, false, false}
 
-const Isa* const* find(const char* name) {
-    for (const Isa* const& isa : ALL)
-        if (strcmp(isa->name, name) == 0) return isa->runs() ? &isa : nullptr;
+// Best first: each runs all that stand after it.
+Isa ALL[] = {
+#ifndef RLS_WITHOUT_AMX
+    {"amx_bf16", runs_amx_bf16, {RLS_BFLOAT16_ALONE, RLS_NONE, RLS_NONE}, {}},
+#endif
+    {"avx512_bf16", runs_avx512_bf16, {RLS_BFLOAT16_ALONE, RLS_BFLOAT16_ALONE, RLS_NONE}, {}},
+    {"avx512", runs_avx512, {RLS_ALL, RLS_ALL, RLS_ALL}, {}},
+    {"avx2", runs_avx2, {RLS_ALL, RLS_ALL, RLS_ALL}, {}},
+};
+
+Isa* find(const char* name) {
+    for (Isa& isa : ALL)
+        if (strcmp(isa.name, name) == 0) return isa.runs() ? &isa : nullptr;
     return nullptr;
+}
+
+// The set that does it where `name` is asked for; null where that doesn't run here.
+Isa* find(const char* name, rls_operation operation, int32_t dtype) {
+    Isa* isa = find(name);
+    if (isa)
+        while (!isa->has[operation][dtype]) ++isa;
+    return isa;
+}
+
+// Calls what was installed for it.
+template <class Call>
+int32_t run(const char* name, rls_operation operation, int32_t dtype, const Call* call) {
+    Isa* isa = find(name, operation, dtype);
+    if (!isa) return RLS_NO_SUCH_ISA;
+    void* kernel = __atomic_load_n(&isa->kernels[operation][dtype], __ATOMIC_ACQUIRE);
+    return kernel ? reinterpret_cast<int32_t (*)(const Call*)>(kernel)(call) : RLS_NOT_INSTALLED;
 }
 
 // The greatest absolute value of some float32, as bits, which order alike: infinities and NaN beyond all others. Without
@@ -78,11 +102,7 @@ std::vector<int32_t> narrow(const int64_t* lengths, int64_t count) {
 using namespace rls;
 
 int32_t rls_forward(const char* name, const rls_call* call) {
-    const Isa* const* isa = find(name);
-    if (!isa) return RLS_NO_SUCH_ISA;
-    const auto table = call->is_decode ? &Isa::decode : &Isa::prefill;
-    while (!((*isa)->*table)[call->dtype]) ++isa;
-    return ((*isa)->*table)[call->dtype](*call);
+    return run(name, call->is_decode ? RLS_DECODE : RLS_PREFILL, call->dtype, call);
 }
 
 int32_t rls_forward_like(const char* name, const rls_call* like, int32_t options, int32_t threads, void* query,
@@ -104,15 +124,24 @@ int32_t rls_forward_like(const char* name, const rls_call* like, int32_t options
 }
 
 int32_t rls_backward(const char* name, const rls_gradient* gradient) {
-    const Isa* const* isa = find(name);
-    if (!isa) return RLS_NO_SUCH_ISA;
-    while (!(*isa)->backward[gradient->call.dtype]) ++isa;
-    return (*isa)->backward[gradient->call.dtype](*gradient);
+    return run(name, RLS_BACKWARD, gradient->call.dtype, gradient);
+}
+
+const char* rls_holder(const char* name, rls_operation operation, rls_dtype dtype) {
+    const Isa* isa = find(name, operation, dtype);
+    return isa ? isa->name : nullptr;
+}
+
+int32_t rls_install(const char* name, rls_operation operation, rls_dtype dtype, void* kernel) {
+    Isa* isa = find(name);
+    if (!isa || !isa->has[operation][dtype]) return RLS_NO_SUCH_ISA;
+    __atomic_store_n(&isa->kernels[operation][dtype], kernel, __ATOMIC_RELEASE);
+    return RLS_OK;
 }
 
 const char* rls_isa_name(int32_t index) {
-    for (const Isa* isa : ALL)
-        if (isa->runs() && index-- == 0) return isa->name;
+    for (const Isa& isa : ALL)
+        if (isa.runs() && index-- == 0) return isa.name;
     return nullptr;
 }
 

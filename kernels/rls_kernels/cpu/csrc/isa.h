@@ -1,4 +1,4 @@
-// What one instruction set offers: its kernels by dtype, null where another set does as well.
+// What one instruction set offers: its kernels by operation and dtype.
 #pragma once
 
 #include "call.h"
@@ -9,10 +9,10 @@ struct Isa {
     const char* name;
     // Whether this CPU, and the operating system, run it.
     bool (*runs)();
-    // Indexed by rls_dtype.
-    int32_t (*prefill[3])(const rls_call&);
-    int32_t (*decode[3])(const rls_call&);
-    int32_t (*backward[3])(const rls_gradient&);
+    // Indexed by rls_operation and rls_dtype: false where a lower set does as well.
+    bool has[3][3];
+    // Null until rls_install.
+    void* kernels[3][3];
 };
 
 // Each asks for what those before it need, too.
@@ -22,8 +22,5 @@ bool runs_avx512_bf16();
 bool runs_amx_bf16();
 // Runs AMX instructions: only where the CPU and the operating system have them.
 bool amx_multiplies_rightly();
-
-// amx_bf16 is absent where the compiler doesn't know it (RLS_WITHOUT_AMX).
-extern const Isa avx2, avx512, avx512_bf16, amx_bf16;
 
 }  // namespace rls
