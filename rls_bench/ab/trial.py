@@ -36,7 +36,9 @@ from rls_bench.runner.turns import Turns
 # The time is shared out among so many launches; cells that are settled earlier leave theirs to the others.
 _LAUNCHES = 16
 # Of a cell in a launch. Starting a process costs as much as some hundred samples of a millisecond.
-_MOST_SAMPLES = 100
+_MOST_SAMPLES = 96
+# As many results as a worker hands over at once (``referee.trial.SLOTS``): what comes with a turn takes 30 ms of it.
+_MOST_PER_TURN = 8
 # Both sides are as cold: what a longer one would gain, more launches gain sooner.
 _CPU_WARMUP_NS = 50_000_000
 # Pairs of one launch, once each has had its first few: starting a process costs as much as sampling it.
@@ -204,6 +206,8 @@ class _Board(Board):
 
 class _Turns(Turns):
     """Turns in pairs."""
+
+    most_per_turn = _MOST_PER_TURN
 
     def __init__(self, course: Course) -> None:
         super().__init__(course)
