@@ -3,7 +3,11 @@
 ``out = (Σ A w v + eps Σ w v) / (Σ A w + eps Σ w)`` is the published form exactly, eps included, and the plain kernel's
 own normaliser cancels. λ must not vary with the query, nor across the query heads of a KV group.
 
-The weights A and w each underflow on their own. Where a row's ``Σ A w`` is below ``LEAST_MASS`` nothing is known of it.
+The weights w are rounded to the values' dtype before they are folded, for both sums to weigh a key alike: where one
+key holds a row, ``w v / w`` is off by the rounding of ``w v`` alone, which differs by column, and not by that of w too.
+
+The weights A and w each underflow on their own, and so do their products with tiny values. Where a row's ``Σ A w``, or
+that times the largest value, is below ``LEAST_MASS`` nothing is known of it.
 """
 
 from __future__ import annotations
@@ -17,19 +21,23 @@ EXTRA_COLUMNS = 2
 LEAST_MASS = 1e-28
 
 
-def key_weights(logit_bias: Tensor, visible: Tensor | None) -> Tensor:
-    """``w = exp(λ b - max)``, 0 at hidden keys; ``logit_bias`` float32 [..., Lk], ``visible`` bool alike or None."""
+def key_weights(logit_bias: Tensor, visible: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """``w = exp(λ b - max)``, float32 rounded to what ``dtype``, the values', holds; 0 at hidden keys.
+
+    ``logit_bias`` float32 [..., Lk], ``visible`` bool alike or None.
+    """
     if visible is not None:
         logit_bias = logit_bias.masked_fill(~visible, -torch.inf)
     peak = logit_bias.amax(-1, keepdim=True)
     # A batch entry with no visible key has a peak of -inf, and -inf - -inf is NaN.
-    return (logit_bias - peak.masked_fill(peak == -torch.inf, 0.0)).exp()
+    return (logit_bias - peak.masked_fill(peak == -torch.inf, 0.0)).exp().to(dtype).float()
 
 
 def fold_values(value: Tensor, weights: Tensor, visible: Tensor | None) -> Tensor:
     """``[w v, w, seen]`` [B, Hkv, Lk, Dv + 2] in value's dtype.
 
-    ``weights`` float32 [B or 1, Hkv or 1, Lk] as ``key_weights`` gives them for ``visible``, bool alike or None.
+    ``weights`` float32 [B or 1, Hkv or 1, Lk] as ``key_weights`` gives them for that dtype and ``visible``,
+    bool alike or None.
     """
     shared = weights[..., None].expand(*value.shape[:-1], 1)
     # The kernel's weights run over hidden keys too. Their ratio does not mind, but eps must be given in the same

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rls_bench.ab.judging import FEWEST_LAUNCHES, Finding, judge
+from rls_bench.ab.judging import FEWEST_LAUNCHES, Finding, Looks
 from rls_bench.ab.trees import Tree
 from rls_bench.backends import registry, sources
 from rls_bench.compare import sources as compared
@@ -33,7 +34,13 @@ from rls_bench.runner.session import Session
 from rls_bench.runner.turns import Turns
 
 # The time is shared out among so many launches; cells that are settled earlier leave theirs to the others.
-_LAUNCHES = 12
+_LAUNCHES = 16
+# Of a cell in a launch. Starting a process costs as much as some hundred samples of a millisecond.
+_MOST_SAMPLES = 96
+# As many results as a worker hands over at once (``referee.trial.SLOTS``): what comes with a turn takes 30 ms of it.
+_MOST_PER_TURN = 8
+# Both sides are as cold: what a longer one would gain, more launches gain sooner.
+_CPU_WARMUP_NS = 50_000_000
 # Pairs of one launch, once each has had its first few: starting a process costs as much as sampling it.
 _MOST_PAIRS = 8
 SIDES = ("base", "new")
@@ -109,13 +116,21 @@ def run(
 class _Board(Board):
     """Cells in pairs: a backend of one tree, and the same of the other."""
 
-    def __init__(self, plan: Plan, names: dict[str, int], trees: tuple[Tree, Tree], threshold: float) -> None:
-        # The log medians of a label's turns, by problem and launch.
+    def __init__(
+        self,
+        plan: Plan,
+        names: dict[str, int],
+        trees: tuple[Tree, Tree],
+        threshold: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        # The logarithm of each turn's quickest sample of a label, by problem and launch.
         self._turns: dict[tuple[str, int, int], list[float]] = {}
         super().__init__(plan)
         self._names = names
         self._trees = trees
-        self._threshold = threshold
+        self._looks: Looks[_Pair] = Looks(threshold)
+        self._now, self._began = now, now()
 
     def apply(self, entry: journal.Entry) -> None:
         """As any board, and keep turns apart: each is compared with the other side's beside it."""
@@ -125,7 +140,7 @@ class _Board(Board):
                 self._turns.pop((label, entry.problem, entry.launch), None)
         if isinstance(entry, journal.Took) and entry.samples_ns:
             turns = self._turns.setdefault((entry.label, entry.problem, entry.launch), [])
-            turns.append(math.log(statistics.median(entry.samples_ns)))
+            turns.append(math.log(min(entry.samples_ns)))
 
     def pairs(self) -> dict[_Pair, tuple[Cell, Cell]]:
         """Both cells of each backend and problem, base first."""
@@ -136,30 +151,41 @@ class _Board(Board):
         return {pair: (cells[0], cells[1]) for pair, cells in found.items()}
 
     def findings(self) -> dict[_Pair, Finding]:
-        """What each pair that was timed on both sides shows so far."""
+        """What each pair that was timed on both sides showed by the end."""
+        self._looks.look(self._log_ratios(), 1.0)
+        return self._looks.found
+
+    def _log_ratios(self) -> dict[_Pair, list[float]]:
         ratios = {}
         for pair, (base, new) in self.pairs().items():
             if not base.status and not new.status:
                 launches = [self._ratio(base, new, launch) for launch in range(1, self.last_launch + 1)]
                 ratios[pair] = [ratio for ratio in launches if ratio is not None]
-        return judge(ratios, self._threshold)
+        return ratios
 
     def _ratio(self, base: Cell, new: Cell, launch: int) -> float | None:
-        """The log ratio of new over base in one launch: the median over pairs of turns that were taken together."""
+        """The log ratio of new over base in one launch: the median over pairs of turns that were taken together.
+
+        What else runs on the machine makes calls slower and never quicker, so each turn goes by its quickest. Where two
+        cores were kept busy, the mean over launches was known half again as well as by the medians of turns. A change
+        that slows a few calls only is not seen so; ``compare`` goes by medians.
+        """
         before, after = (self._turns.get((cell.label, cell.index, launch), []) for cell in (base, new))
         pairs = [one - other for other, one in zip(before, after, strict=False)]
         return statistics.median(pairs) if pairs else None
 
     def due(self, plan: Plan, spare_time: bool) -> list[Cell]:
         """Every open pair at first, then those without a verdict, the most telling before the others."""
-        del plan
         going = {pair: cells for pair, cells in self.pairs().items() if all(cell.is_open for cell in cells)}
         short = [cells for cells in going.values() if min(_launches(cell) for cell in cells) < FEWEST_LAUNCHES]
         if short:
             return [cell for cells in short for cell in cells]
         if not spare_time:
             return []
-        unsure = {pair: found for pair, found in self.findings().items() if pair in going and not found.is_settled}
+        share = (self._now() - self._began) / (plan.limit_seconds or math.inf)
+        if self._looks.is_due(share):
+            self._looks.look(self._log_ratios(), min(share, 1.0))
+        unsure = {pair: found for pair, found in self._looks.found.items() if pair in going and not found.is_settled}
         telling = sorted(unsure, key=lambda pair: unsure[pair].nearness)[:_MOST_PAIRS]
         return [cell for pair in telling for cell in going[pair]]
 
@@ -181,9 +207,22 @@ class _Board(Board):
 class _Turns(Turns):
     """Turns in pairs."""
 
+    most_per_turn = _MOST_PER_TURN
+
+    def __init__(self, course: Course) -> None:
+        super().__init__(course)
+        if course.plan.problems[0].device == "cpu":
+            self.warmup_ns = _CPU_WARMUP_NS
+
     def next_turns(self, crew: Crew, launch: int, cells: list[Cell], late: bool) -> list[tuple[Cell, Question]]:
-        """Where one of a pair wants a turn, the other takes one, too."""
+        """Both of every pair, until one has samples enough or time is up."""
         wanted = {(cell.index, _plain(cell.label)) for cell, _ in super().next_turns(crew, launch, cells, late)}
+        if not late:
+            wanted |= {
+                (cell.index, _plain(cell.label))
+                for cell in cells
+                if len(cell.samples.get(cell.main, {}).get(launch, [])) < _MOST_SAMPLES
+            }
         return [
             (cell, cell.main)
             for cell in cells

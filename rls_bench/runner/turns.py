@@ -30,6 +30,9 @@ _SETTLE_SECONDS = 5.0
 class Turns:
     """All turns of a run: what one launch learns of how long a cell's samples take, the next goes by."""
 
+    warmup_ns = _WARMUP_NS
+    most_per_turn = _MOST_PER_TURN
+
     def __init__(self, course: Course) -> None:
         self._course = course
         self._sample_seconds: dict[tuple[Cell, Question], float] = {}
@@ -109,9 +112,9 @@ class Turns:
 
     def _turn(self, crew: Crew, launch: int, cell: Cell, question: Question, late: bool) -> None:
         seconds = self._sample_seconds.get((cell, question), _TURN_SECONDS)
-        count = max(1, min(_MOST_PER_TURN, round(_TURN_SECONDS / seconds)))
+        count = max(1, min(self.most_per_turn, round(_TURN_SECONDS / seconds)))
         contents = Contents(self._course.seed(launch, cell), self._draw.randrange(2))
-        request = messages.Sample(question, count, _HURRIED_WARMUP_NS if late else _WARMUP_NS, contents)
+        request = messages.Sample(question, count, _HURRIED_WARMUP_NS if late else self.warmup_ns, contents)
         waited_ns = -self._waited_ns(crew, cell)
         began_ns = time.monotonic_ns()
         try:

@@ -12,6 +12,8 @@ from rls_bench.ab import trial
 from rls_bench.ab.trees import Tree
 from rls_bench.compare import load
 from rls_bench.problems.problem import Problem
+from rls_bench.runner import journal
+from rls_bench.runner.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 PROBLEM = Problem(1, 2, 2, 64, 64, 16, 16, inputs="random", name="tiny")
@@ -24,6 +26,21 @@ def tree(path: Path, commit: str, extra: str = "", seconds: float = 0.02) -> Tre
     with (path / EAGER).open("a") as file:
         file.write(extra)
     return Tree(path, commit)
+
+
+def test_calls_that_a_neighbour_slowed_are_no_difference() -> None:
+    names = {"eager": 0, "eager@new": 1}
+    plan = Plan([PROBLEM], list(names), launches=1, race=False, questions=("warm",), aa=False)
+    board = trial._Board(plan, names, (Tree(ROOT, "a" * 40), Tree(ROOT, "b" * 40)), 0.02)
+    for label, slowed in (("eager", 0.2), ("eager@new", 0.8)):
+        for turn in range(4):
+            # The whole of a turn on one side, once; most calls of the others.
+            least = 4.0 if (label, turn) == ("eager", 1) else 1.0
+            samples = [1e6 * least * (3.0 if draw < slowed else 1.0) for draw in (0.1, 0.3, 0.5, 0.7, 0.9)]
+            board.apply(journal.Took(label, 0, 1, "warm", samples, []))
+    base, new = (board.of_label(name)[0] for name in names)
+    assert board._ratio(base, new, 1) == 0.0
+    assert board._ratio(base, new, 2) is None
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rls_bench import agreement
 from rls_bench.backends import registry
 from rls_bench.problems.inputs import Inputs
-from rls_bench.problems.problem import Problem
+from rls_bench.problems.problem import DType, Problem
 
 NATIVE = ("eager", "sdpa-math", "sdpa-cpu", "keyfold", "valuefold", "unsteered")
 EXPLAINED = (Phase.explicit, Phase.generate, Phase.shrink)
@@ -114,11 +114,11 @@ def test_flex_takes_float32_on_a_cpu_up_to_where_its_sums_are_right(
     assert flex.supports(replace(fits, key_length=8192, query_length=1))
 
 
-def test_valuefold_refuses_a_float32_query_that_stands_alone() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_valuefold_refuses_a_query_that_stands_alone(dtype: DType) -> None:
     valuefold = registry.get("valuefold")
-    fits = Problem(1, 2, 2, 4, 2048, 64, 64)
+    fits = Problem(1, 2, 2, 4, 2048, 64, 64, dtype=dtype)
     assert valuefold.supports(fits)
     refused = valuefold.supports(replace(fits, query_length=1))
     assert not refused
     assert "single query" in refused.reason
-    assert valuefold.supports(replace(fits, query_length=1, dtype="bfloat16"))

@@ -157,3 +157,19 @@ def test_flex_refuses_where_torch_reads_past_the_keys(
         answer = flex.BACKEND.supports(problem)
         assert bool(answer) == is_right
         assert is_right or "reads and writes past the keys' end" in answer.reason
+
+
+def test_a_weight_of_value_folding_is_rounded_once_where_one_key_holds_a_row() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.ones(256, 1, 1, 16), torch.zeros(256, 1, 2, 16)
+    # A logit of 16: the second key has all of the plain weight, and the first the saliency.
+    key[:, :, 1] = 4.0
+    value = torch.randn(256, 1, 2, 128, generator=generator)
+    query, key, value = (tensor.bfloat16() for tensor in (query, key, value))
+    bias = torch.zeros(256, 1, 2)
+    bias[:, 0, 0] = torch.linspace(0.0, 1.4, 256)
+    inputs = bind(query, key, value, bias, 1.0)
+    exact = judgement.oracle(inputs).output
+    roundoff = torch.finfo(torch.bfloat16).eps / 2
+    # The weight rounded in one sum and not in the other came to 1.4.
+    assert float(judgement.relative_error(registry.get("valuefold").prepare(inputs)().double(), exact).max()) < roundoff

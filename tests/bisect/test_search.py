@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rls_bench.ab.judging import judge
+from rls_bench.ab.judging import FEWEST_LAUNCHES, Looks
 from rls_bench.bisect.search import Measured, Ruling, Unbuildable, search
 from rls_bench.errors import RlsBenchError
 
@@ -31,11 +31,15 @@ class Drawn:
             raise Unbuildable("it does not compile")
         true = math.log1p(self.slowdown) if number >= self.culprit else 0.0
         ratios: list[float] = []
+        looks: Looks[str] = Looks(threshold)
         while True:
             ratios.append(true + SCATTER * self.rng.standard_normal())
-            found = judge({"cell": ratios}, threshold)["cell"]
-            if found.is_settled or len(ratios) >= LAUNCHES * effort:
-                return Measured(found.verdict, found.ratio, found.low, found.high)
+            share = min(len(ratios) / (LAUNCHES * effort), 1.0)
+            if len(ratios) >= FEWEST_LAUNCHES and looks.is_due(share):
+                looks.look({"cell": ratios}, share)
+                found = looks.found["cell"]
+                if found.is_settled or share == 1.0:
+                    return Measured(found.verdict, found.ratio, found.low, found.high)
 
 
 def test_a_slowdown_of_five_per_cent_is_found_in_twenty_histories() -> None:

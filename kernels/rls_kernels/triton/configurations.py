@@ -156,8 +156,11 @@ def decode(
         return Configuration(16, 32, num_warps=8 if has_eps else 4, num_stages=2)
     # Eps and statistics keep more of each row: 64 rows would spill up to 2 KB.
     rows = 64 if head_dim <= 64 else 32
+    if has_eps or stats:
+        rows //= 2
     keys = 32 if has_eps and (stats or head_dim > 64) else 64
-    return Configuration(rows // 2 if has_eps or stats else rows, keys, num_warps=4, num_stages=3)
+    # With 64 keys and eps 32 rows would spill up to 144 B; few groups have more than 16.
+    return Configuration(16 if has_eps and keys == 64 else rows, keys, num_warps=4, num_stages=3)
 
 
 def reduction_warps(head_dim: int) -> int:
