@@ -45,6 +45,12 @@ class Healthy(Backend):
         return attention(inputs)
 
 
+class Compiling(Healthy):
+    """Says that it is long in getting ready."""
+
+    compiles = True
+
+
 class Crash(Healthy):
     def call(self, inputs: Inputs) -> Any:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -325,6 +331,7 @@ def _called_by(module: str) -> bool:
 
 
 HEALTHY = Healthy()
+COMPILING = Compiling()
 CRASH = Crash()
 KILLED = Killed()
 LATE_CRASH = LateCrash()

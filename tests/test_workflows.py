@@ -90,7 +90,7 @@ def test_what_a_gpu_runner_does_works_on_a_cpu(clone: Path) -> None:
     records = clone / ".asv" / "records" / "runner.jsonl"
     assert records.exists()
 
-    compared = ("BACKENDS=eager", "SUITE=smoke", "BEFORE=HEAD", "AB=--budget 180 --threshold 50%")
+    compared = ("BACKENDS=eager", "SUITE=smoke", "BEFORE=HEAD", "AB=--budget 90 --threshold 50%")
     assert "::error" not in made(clone, "gpu-compare", *compared)
     with (clone / "rls_bench" / "backends" / "eager.py").open("a") as file:
         file.write("\nBACKEND.prepare = lambda inputs: lambda: inputs.query * 0\n")

@@ -96,7 +96,7 @@ def run(
         raise typer.BadParameter(f"--today: wanted one that is measured, {', '.join(plan.backends)}; got {today!r}")
     try:
         summary = with_progress(
-            lambda progress: runner.run(plan, path, resume=resume is not None, progress=progress), glances=True
+            lambda progress: runner.run(plan, path, resume=resume is not None, progress=progress, glances=True)
         )
     except KeyboardInterrupt:
         kept = f"what was measured is kept; rls-bench run --resume {path} goes on"
@@ -207,8 +207,8 @@ def _has_journal(path: Path) -> bool:
     return journal.is_begun(path)
 
 
-def with_progress(run: Callable[[Callable[[Event], None]], Outcome], glances: bool = False) -> Outcome:
-    """What ``run`` returns, which tells how far it is meanwhile; ``glances``: and the first problem's first figures."""
+def with_progress(run: Callable[[Callable[[Event], None]], Outcome]) -> Outcome:
+    """What ``run`` returns, which tells how far it is meanwhile, and may have something to show."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from rls_bench.cli import tables
@@ -230,8 +230,7 @@ def with_progress(run: Callable[[Callable[[Event], None]], Outcome], glances: bo
             if event.kind == "plan":
                 words.print(event.message, soft_wrap=True)
             elif event.kind == "glance":
-                if glances:
-                    tables.glance(words, event.records, event.message)
+                tables.glance(words, event.records, event.message)
             else:
                 progress.update(task, completed=event.share, description=event.message[:60])
 

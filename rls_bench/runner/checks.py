@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -31,19 +32,20 @@ class Checks:
         self._crew = crew
         self._launch = launch
 
-    def prepare(self, cells: list[Cell]) -> dict[str, int]:
-        """Have each worker check its cell: what a call took in nanoseconds, by label, where it is to be timed.
+    def prepare(self, cells: list[Cell], ready: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Have each worker check its cell: what a call took in nanoseconds, by label, where it is to be timed, beside
+        those that are ``ready`` already.
 
         Compilers and interpreters work beside the others, for nothing is timed meanwhile. Where others measure as they
         prepare, by probes or, on a GPU, by tuning, they work alone.
         """
         on_cpu = all(cell.problem.device == "cpu" for cell in cells)
         beside = not self._crew.alone and not self._course.plan.probes and on_cpu
-        slow = [cell for cell in cells if beside and cell.label in self._crew.slow and cell.is_open]
+        slow = [cell for cell in cells if beside and self._crew.takes_long(cell.label, cell.index) and cell.is_open]
         quick = [cell for cell in cells if cell not in slow and cell.is_open]
         # Where time is short, the floor that all others are shown beside is not what is left out.
         quick.sort(key=lambda cell: cell.label not in self._crew.unsteered)
-        call_ns: dict[str, int] = {}
+        call_ns = dict(ready or {})
         waiting = [(cell, asked) for cell in slow if (asked := self._tell_to_prepare(cell)) is not None]
         for cell in quick:
             if not self.has_time(call_ns, cell):

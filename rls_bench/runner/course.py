@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from rls_bench.backends.words import one_line
@@ -36,8 +36,14 @@ class Course:
     """What the parts of a session share; ``watch`` and ``referee`` are there once the run goes on."""
 
     def __init__(
-        self, started: journal.Started, log: journal.Journal, board: Board, progress: Callable[[Event], None] | None
+        self,
+        started: journal.Started,
+        log: journal.Journal,
+        board: Board,
+        progress: Callable[[Event], None] | None,
+        glances: bool = False,
     ) -> None:
+        """``glances``: have ``progress`` told of the first problem before the end."""
         self.started = started
         self.plan = started.plan
         self.log = log
@@ -48,6 +54,7 @@ class Course:
         self.watch: ClockWatch | None = None
         self.referee: Referee | None = None
         self._progress = progress
+        self._may_glance = glances and progress is not None
         self._timeouts: dict[str, int] = {}
         self._turns = 0
 
@@ -62,19 +69,33 @@ class Course:
             label, problem = (cell.label, cell.problem) if cell else ("", None)
             self._progress(Event(kind, message, self.outlook.share_done(), label, problem))
 
-    def glance(self, index: int) -> None:
-        """Show what the first launch says of a problem, where all of the run is still some time off."""
+    def wants_look(self, index: int) -> bool:
+        """Whether to have a look at a problem before those compile that take long to, and to show what was seen."""
+        on_cpu = self.plan.problems[index].device == "cpu"
+        return self._may_glance and on_cpu and not self.plan.probes and self.outlook.is_worth_a_look(index)
+
+    def glance(self, index: int, without: Sequence[str] = ()) -> None:
+        """Show once what is known of a problem, where all of the run is still some time off.
+
+        ``without``: the labels that have taken no turn yet, where it isn't a launch that is over but a look.
+        """
+        if not self._may_glance or self._progress is None:
+            return
+        self._may_glance = False
         ahead = self.outlook.seconds_ahead()
-        if self._progress is None or ahead < _GLANCE_SECONDS:
+        records = self.board.so_far(self.started, index)
+        if ahead < _GLANCE_SECONDS or not records:
             return
         # One launch has no interval, however many samples it took.
+        what = f"launch 1 of {self.plan.launches}"
+        if without:
+            what = f"a first look, without {', '.join(without)}, which take longer to get ready"
         message = (
-            f"launch 1 of {self.plan.launches}, so there are no intervals yet and nothing to choose by; the tables "
-            f"at the end, in about {ahead:.0f} s, take its place"
+            f"{what}; there are no intervals yet, and nothing to choose by; the tables at the end, in about "
+            f"{ahead:.0f} s, take its place"
         )
-        if records := self.board.so_far(self.started, index):
-            problem = self.plan.problems[index]
-            self._progress(Event("glance", message, self.outlook.share_done(), problem=problem, records=records))
+        event = Event("glance", message, self.outlook.share_done(), problem=self.plan.problems[index], records=records)
+        self._progress(event)
 
     def end(self, cell: Cell, status: Status, reason: str) -> None:
         """Give a cell its status, unless it has one."""

@@ -61,6 +61,11 @@ class Crew:
         """Labels that were told something and haven't replied."""
         return list(self._told)
 
+    def takes_long(self, label: str, index: int) -> bool:
+        """Whether ``label`` is long in getting ready for a problem, on one core."""
+        to_build = self.to_build.get(label)
+        return label in self.slow or bool(to_build and to_build[index])
+
     def pids(self) -> dict[str, int]:
         """The process of each label that has one."""
         return {label: worker.pid for label, worker in self._workers.items()}

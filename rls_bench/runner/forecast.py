@@ -70,12 +70,11 @@ class Forecast:
         interval takes, then launch after launch; where there is no such room, one launch of those that fit."""
         launches = min(LAUNCHES_OF_AN_INTERVAL, self.launches)
         kept, spent = self._problems_in(launches, seconds)
-        if not kept:
+        if spent > seconds:
             launches = 1
             kept, spent = self._problems_in(launches, seconds)
-        if not kept:
-            # One problem is tried in any case; the limit cuts it short where the forecast is right.
-            kept, spent = [0], seconds
+        # Where even that is too much the limit cuts it short.
+        spent = min(spent, seconds)
         again = self.start + sum(self.later[index].least_seconds for index in kept)
         while launches < self.launches and spent + again <= seconds:
             launches, spent = launches + 1, spent + again
@@ -96,11 +95,11 @@ class Forecast:
         )
 
     def _problems_in(self, launches: int, seconds: float) -> tuple[list[int], float]:
-        """The problems that ``seconds`` have room for so often, and what that takes."""
-        spent, kept = launches * self.start, []
+        """The problems that ``seconds`` have room for so often, and what that takes; the first is tried in any case."""
+        spent, kept = launches * self.start, list[int]()
         for index, (first, later) in enumerate(zip(self.first, self.later, strict=True)):
             needed = first.least_seconds + (launches - 1) * later.least_seconds
-            if spent + needed <= seconds:
+            if index == 0 or spent + needed <= seconds:
                 kept.append(index)
                 spent += needed
         return kept, spent

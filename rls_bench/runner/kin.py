@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def die_with_parent() -> None:
     """Have the kernel kill this process once its parent is gone, even in the middle of a call that hangs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def mortal(line: Sequence[str]) -> list[str]:
+    """The command ``line``, to be killed by the kernel once this process is gone, whatever program it is."""
+    if sys.platform != "linux":
+        return list(line)
+    # What prctl(2) sets here outlives execve(2).
+    die = f"import ctypes; ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGKILL)}, 0, 0, 0)"
+    become = "import os, sys; os.getppid() == int(sys.argv[1]) and os.execvp(sys.argv[2], sys.argv[2:])"
+    return [sys.executable, "-S", "-c", f"{die}; {become}", str(os.getpid()), *line]
 
 
 def children(pid: int) -> list[int]:

@@ -70,19 +70,37 @@ class Launch:
 
     def go_through(self, cells: list[Cell]) -> None:
         """One problem in one launch: prepare and check each label, then take turns; again where all were lost."""
+        look = self._course.wants_look(cells[0].index)
         while open_cells := [cell for cell in cells if cell.is_open]:
             self._course.limit.check()
             try:
-                self._slice_once(open_cells)
+                self._slice_once(open_cells, self._look(open_cells) if look else {})
                 return
             except NurseryLost:
                 for label, lost in self._collapsed().items():
                     self._course.lost(self._course.board.of_label(label), lost)
                 self._course.note(journal.Redone(cells[0].index, self._number))
+                look = False
 
-    def _slice_once(self, cells: list[Cell]) -> None:
+    def _look(self, cells: list[Cell]) -> dict[str, int]:
+        """Prepare those that don't compile for long, and show what a few turns say of them: what a call took in
+        nanoseconds, by label.
+
+        The turns don't count: the others weren't among them.
+        """
+        quick = [cell for cell in cells if cell.label not in self._crew.slow]
+        with self._course.ledger.checking(thorough=True):
+            call_ns = self._checks.prepare(quick)
+        with self._course.ledger.taking_turns():
+            self._turns.look(self._crew, self._number, [cell for cell in quick if cell.label in call_ns])
+        self._course.glance(cells[0].index, [cell.label for cell in cells if cell not in quick])
+        self._course.note(journal.Redone(cells[0].index, self._number))
+        return call_ns
+
+    def _slice_once(self, cells: list[Cell], prepared: dict[str, int]) -> None:
+        """``prepared``: the labels that are so already, as ``_look`` returns them."""
         with self._course.ledger.checking(thorough=any(cell.checked is None for cell in cells)):
-            call_ns = self._checks.prepare(cells)
+            call_ns = self._checks.prepare([cell for cell in cells if cell.label not in prepared], prepared)
             twin = self._course.plan.aa and not self._course.board.has_twin() and call_ns
             if twin and self._checks.has_time(call_ns, cells[0]):
                 cells = [*cells, self._start_twin(call_ns, cells[0].index)]

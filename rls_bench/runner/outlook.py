@@ -17,6 +17,8 @@ from rls_bench.runner.plan import Effort, Plan
 
 # A forecast that is far off is corrected by what the first slices took, but not by more than this.
 _MOST_PACE = 5.0
+# What a look takes from the run is less.
+_LOOK_SECONDS = 15.0
 
 
 class Outlook:
@@ -33,6 +35,8 @@ class Outlook:
         self._compiling, self._checking = _Pace(), _Pace()
         # Of the slice under way, until its checks have shown the pace: what was expected, and where time had gone.
         self._under_way: tuple[Slice, Effort] | None = None
+        # By problem, the seconds that are waited for those that compile for themselves.
+        self._waits: list[float] = []
         # How many launches, of which problems, there is room for.
         self._launches, self._part = 0, list[int]()
         self._learnt: dict[str, Slice] = {}
@@ -68,6 +72,7 @@ class Outlook:
             once = known.get(key)
             likely = once or by_arithmetic(problem, count, len(slow), questions, again=False)
             first.append(replace(likely, compile=likely.compile + build_seconds(labels, index)))
+            self._waits.append(likely.compile)
             again = by_arithmetic(problem, count, recompiled, questions, again=True)
             later.append(known.get(f"{key} again") or (once.again() if once else again))
         self._forecast = Forecast(cells, self._plan.launches, self._ledger.start(), first, later)
@@ -76,6 +81,13 @@ class Outlook:
         left_out = self._fit.left_out
         self._expect(self._fit.launches, [index for index in range(len(self._keys)) if index not in left_out])
         return self._forecast.title(min(seconds, self._plan.budget_seconds), self._plan.problems)
+
+    def is_worth_a_look(self, index: int) -> bool:
+        """Whether those that compile would be waited for so long that others take turns for a look first: the first
+        problem of a run that has time for it."""
+        if self._forecast is None or self._done or self._waits[index] < _LOOK_SECONDS:
+            return False
+        return 2 * self._forecast.first[index].before <= self._limit.left()
 
     def has_room(self, index: int, again: bool) -> bool:
         """Whether a problem can be checked, and sampled a little, before the limit.
@@ -96,8 +108,11 @@ class Outlook:
         if again or not any(0 < self._times_done(other) < self._plan.launches for other in range(len(self._keys))):
             return needed
         once = [other for other in range(len(self._keys)) if self._times_done(other) == 1]
-        later = [self._ahead(other, again=True) for other in [*once, index]]
-        return needed + self._ledger.start() + sum(each.least_seconds for each in later)
+        later = self._ledger.start() + sum(self._ahead(other, again=True).least_seconds for other in once)
+        if later > self._limit.left():
+            # There is no room for theirs in any case.
+            return needed
+        return needed + later + self._ahead(index, again=True).least_seconds
 
     def share_anew(self, launch: int, index: int) -> None:
         """Share the time among as many launches as it has room for, by what checks have taken so far.

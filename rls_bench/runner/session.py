@@ -40,7 +40,9 @@ class Session:
         self._disturbances: list[str] = []
 
     @classmethod
-    def open(cls, plan: Plan, out: Path, *, resume: bool, progress: Callable[[Event], None] | None) -> Session:
+    def open(
+        cls, plan: Plan, out: Path, *, resume: bool, progress: Callable[[Event], None] | None, glances: bool = False
+    ) -> Session:
         """A session that is ready to run; see ``rls_bench.runner.run``."""
         for backend in plan.backends:
             registry.check_name(backend)
@@ -52,7 +54,7 @@ class Session:
         started = journal.Started(run, provenance.utc_now(), plan, commit, dirty, commit_unknown=unknown)
         log = journal.Journal(journal.beside(out, run))
         log.write(started)
-        return cls(Course(started, log, Board(plan), progress), out)
+        return cls(Course(started, log, Board(plan), progress, glances), out)
 
     @classmethod
     def _resumed(cls, plan: Plan, out: Path, progress: Callable[[Event], None] | None) -> Session:
@@ -115,7 +117,6 @@ class Session:
                     launch.start(labels)
                 if number == first:
                     course.tell("plan", course.outlook.foresee(course.board, crew))
-                shown = number > 1
                 for index in range(len(plan.problems)):
                     due = [cell for cell in cells if cell.index == index and cell.is_open]
                     # The twin is chosen on the first problem, and takes part from there on.
@@ -125,9 +126,7 @@ class Session:
                     if due and course.outlook.has_room(index, again):
                         with course.outlook.slice(index, number, again):
                             launch.go_through(due)
-                        if not shown:
-                            course.glance(index)
-                            shown = True
+                        course.glance(index)
                     course.ledger.slice_done()
             course.board.last_launch = number
 

@@ -70,6 +70,19 @@ class Turns:
                 for lost in race(cells, launch):
                     self._course.tell("closed", "raced out: slower than 1.5 × the best", lost)
 
+    def look(self, crew: Crew, launch: int, cells: list[Cell]) -> None:
+        """The least number of samples of each cell's first question, in drawn order."""
+        Quiet(crew.pids()).settle(min(_SETTLE_SECONDS, self._course.limit.left()))
+        while turns := [
+            (cell, question)
+            for cell, question in self.next_turns(crew, launch, cells, late=True)
+            if question == cell.questions[0]
+        ]:
+            self._draw.shuffle(turns)
+            for cell, question in turns:
+                self._course.limit.check()
+                self._turn(crew, launch, cell, question, late=True)
+
     def next_turns(self, crew: Crew, launch: int, cells: list[Cell], late: bool) -> list[tuple[Cell, Question]]:
         """Who takes a turn in the next round."""
         return [

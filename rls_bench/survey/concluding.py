@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from rls_bench.records import record
+from rls_bench.runner import kin
 from rls_bench.survey.conductor import NOTE
 from rls_bench.survey.measuring import records
 
@@ -31,7 +32,7 @@ def conclude(task: Task) -> str:
     for name, words in commands.items():
         line = [sys.executable, "-m", "rls_bench", *words]
         try:
-            done = subprocess.run(line, capture_output=True, text=True, timeout=max(1.0, task.left / 2))
+            done = subprocess.run(kin.mortal(line), capture_output=True, text=True, timeout=max(1.0, task.left / 2))
         except subprocess.TimeoutExpired:
             left.append(f"no {name} in time")
             continue

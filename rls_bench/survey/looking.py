@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rls_bench.problems.problem import Problem
+from rls_bench.runner import kin
 from rls_bench.survey import rows
 from rls_bench.survey import telling as chosen
 
@@ -36,7 +37,7 @@ def doctor(task: Task) -> str:
     try:
         # It proves every backend, which may have to be compiled for that.
         with (task.out / "doctor.json").open("wb") as file:
-            done = subprocess.run(line, stdout=file, timeout=max(1.0, task.left))
+            done = subprocess.run(kin.mortal(line), stdout=file, timeout=max(1.0, task.left))
     except subprocess.TimeoutExpired:
         return "proving every backend took longer than there was"
     return f"doctor ended with {done.returncode}" if done.returncode else ""
@@ -163,7 +164,7 @@ def _ended(line: list[str], environment: dict[str, str], seconds: float) -> str:
     # Not a pipe: a compiler that outlives its killed parent would hold it open.
     with tempfile.TemporaryFile() as said:
         try:
-            done = subprocess.run(line, env=environment, stdout=said, stderr=said, timeout=seconds)
+            done = subprocess.run(kin.mortal(line), env=environment, stdout=said, stderr=said, timeout=seconds)
         except subprocess.TimeoutExpired:
             return f"no end within {seconds:.0f} s"
         said.seek(0)

@@ -29,7 +29,8 @@ class FakeWorker:
 
     def reply(self, timeout_seconds: float) -> messages.Introduction:
         self.patience.append(timeout_seconds)
-        return messages.Introduction(messages.Verdict(True), messages.Verdict(True), [messages.Verdict(True)])
+        yes = messages.Verdict(True)
+        return messages.Introduction(yes, yes, [yes, yes], to_build=[{"library": 2.0}, {}])
 
     def stop(self) -> None: ...
 
@@ -38,7 +39,9 @@ def test_importing_may_take_as_long_as_compiling(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(crew, "Worker", FakeWorker)
     with crew.Crew(60.0, 300.0, forks=False) as workers:
         workers.start("eager", "eager")
-        workers.introduce(messages.Introduce([PROBLEM]))
+        workers.introduce(messages.Introduce([PROBLEM, PROBLEM]))
+        # It is long in getting ready only where something is still to be built.
+        assert [workers.takes_long("eager", index) for index in (0, 1)] == [True, False]
     assert FakeWorker.patience == [300.0]
 
 
@@ -65,7 +68,7 @@ def test_compilers_work_beside_others_only_where_nothing_is_measured(
 
     course, crew_ = (
         SimpleNamespace(plan=plan, limit=Limit()),
-        SimpleNamespace(slow={"flex"}, alone=False, unsteered=set()),
+        SimpleNamespace(takes_long=lambda label, index: label == "flex", alone=False, unsteered=set()),
     )
     Logged(course, crew_, 1).prepare(cells)  # type: ignore[arg-type]
     together = ["tell flex", "tell eager", "done eager", "tell keyfold", "done keyfold", "done flex"]

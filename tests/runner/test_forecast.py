@@ -38,10 +38,11 @@ def test_an_interval_of_one_problem_is_worth_more_than_a_launch_of_two() -> None
 
 
 def test_the_problem_that_has_no_room_is_left_out_and_a_later_one_that_has_is_not() -> None:
-    assert FORECAST.fit(30).left_out == [1]
-    turned = Forecast(24, 1, 4, FIRST[::-1], LATER[::-1])
-    assert turned.fit(30).left_out == [0]
-    assert PROBLEMS[0].title in turned.title(30, PROBLEMS)
+    forecast = Forecast(24, 1, 4, [FIRST[0], *FIRST[::-1]], [LATER[0], *LATER[::-1]])
+    assert forecast.fit(60).left_out == [1]
+    assert PROBLEMS[1].title in forecast.title(60, [*PROBLEMS, PROBLEMS[0]])
+    # The first is tried whatever it takes.
+    assert Forecast(24, 1, 4, FIRST[::-1], LATER[::-1]).fit(30).left_out == [1]
 
 
 def test_one_problem_is_tried_even_where_none_has_room() -> None:

@@ -21,7 +21,7 @@ PLAN = Plan([PROBLEM], ["eager", "cpu", "flex", "slow"])
 
 def under_way(folder: Path, events: list[Event], *entries: journal.Entry) -> Course:
     started = journal.Started("run", "2026-11-27T00:00:00Z", PLAN, "0" * 40, False)
-    course = Course(started, journal.Journal(folder / "part"), Board(PLAN), events.append)
+    course = Course(started, journal.Journal(folder / "part"), Board(PLAN), events.append, glances=True)
     for entry in (journal.Met(CPU), *entries):
         course.board.apply(entry)
     return course
@@ -65,7 +65,7 @@ def test_it_gives_no_interval_no_winner_and_no_reason_to_stop(
     assert said.count("±?") == 3
     assert "%" not in said
     assert "fastest" not in said
-    assert "preliminary: launch 1 of 3, so there are no intervals yet" in said
+    assert "preliminary: launch 1 of 3; there are no intervals yet" in said
     assert "in about 60 s" in said
 
 

@@ -34,9 +34,10 @@ class Run:
         to_build: dict[str, list[dict[str, float]]] | None = None,
         problems: Sequence[Problem] = PROBLEMS,
         checks: tuple[float, float] = (40, 40),
+        compiling: float = 0,
     ) -> None:
         self.seconds = 0.0
-        once, later = (Slice(check=check, turns=30, least=5) for check in checks)
+        once, later = (Slice(compiling, check=check, turns=30, least=5) for check in checks)
         monkeypatch.setattr(subject.remembered, "load", dict)
         monkeypatch.setattr(subject, "by_arithmetic", lambda *_, again: later if again else once)
         plan = Plan(list(problems), ["cpu"], budget_seconds=180, limit_seconds=180, aa=False)
@@ -113,6 +114,31 @@ def test_compiling_that_takes_longer_than_expected_costs_a_problem_and_no_interv
         turns.append(run.turns_after_checks(index, 2, 7))
     assert min(turns) > 3
     assert run.seconds == pytest.approx(180)
+
+
+def test_with_no_room_for_any_interval_each_problem_that_fits_has_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, checks=(50, 50))
+    run.turns_after_checks(0, 1, 50)
+    run.seconds = 130
+    assert not run.outlook.has_room_for_launch([0])
+    assert not run.outlook.has_room(1, again=False)
+    run.seconds = 124
+    assert run.outlook.has_room(1, again=False)
+
+
+def test_a_look_is_for_the_first_problem_of_a_run_with_long_to_compile_and_time_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not Run(monkeypatch).outlook.is_worth_a_look(0)
+    # What is kept for later processes is built beside the others' checks, and a look doesn't wait for it less.
+    assert not Run(monkeypatch, {"cpu": [{"base": 60.0}, {}]}).outlook.is_worth_a_look(0)
+    run = Run(monkeypatch, compiling=25)
+    assert run.outlook.is_worth_a_look(0)
+    run.seconds = 60
+    assert not run.outlook.is_worth_a_look(0)
+    run.seconds = 5
+    run.turns_after_checks(0, 1, 10)
+    assert not run.outlook.is_worth_a_look(1)
 
 
 def test_what_must_be_built_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 from rls_bench.errors import UnknownBackend
 from rls_bench.problems.problem import Problem
 from rls_bench.records import record
-from rls_bench.runner import Event, Plan, course, run
+from rls_bench.runner import Event, Plan, course, journal, outlook, run
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16, inputs="random", name="tiny")
 
@@ -51,7 +51,7 @@ def test_the_twin_takes_part_in_every_problem_of_the_first_launch(
     problems = [PROBLEM, replace(PROBLEM, key_length=40)]
     plan = Plan(problems, ["fakes:HEALTHY"], launches=1, budget_seconds=2, questions=("warm",))
     events: list[Event] = []
-    records = run(plan, tmp_path / "results.jsonl", progress=events.append).records
+    records = run(plan, tmp_path / "results.jsonl", progress=events.append, glances=True).records
     assert {entry.label for entry in records if entry.problem == problems[1]} == {"fakes:HEALTHY", "fakes:HEALTHY#2"}
     first = events[: next((i for i, e in enumerate(events) if e.message.startswith("launch 2")), len(events))]
     assert [e for e in first if e.kind == "checked" and e.label == "fakes:HEALTHY#2" and e.problem == problems[1]]
@@ -61,6 +61,29 @@ def test_the_twin_takes_part_in_every_problem_of_the_first_launch(
     assert problems[1] not in [event.problem for event in events[:shown]]
     (glanced,) = events[shown].records
     assert (glanced.label, len(glanced.samples_ns["warm"])) == ("fakes:HEALTHY", 1)
+
+
+def test_a_look_doesnt_wait_for_those_that_compile_and_its_turns_dont_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(course, "_GLANCE_SECONDS", 0.0)
+    monkeypatch.setattr(outlook, "_LOOK_SECONDS", 0.0)
+    told: list[Event | journal.Entry] = []
+    note = course.Course.note
+    monkeypatch.setattr(course.Course, "note", lambda self, entry: (told.append(entry), note(self, entry)))
+    plan = Plan([PROBLEM], ["fakes:HEALTHY", "fakes:COMPILING"], launches=1, budget_seconds=1, questions=("warm",))
+    records = run(plan, tmp_path / "results.jsonl", progress=told.append, glances=True).records
+    (shown,) = [number for number, each in enumerate(told) if isinstance(each, Event) and each.kind == "glance"]
+    glance = told[shown]
+    assert isinstance(glance, Event)
+    assert [entry.label for entry in glance.records] == ["fakes:HEALTHY"]
+    assert "a first look, without fakes:COMPILING, which take longer to get ready" in glance.message
+    known = {each.label for each in told[:shown] if isinstance(each, journal.Checked | journal.Took)}
+    assert known == {"fakes:HEALTHY"}
+    assert told[shown + 1] == journal.Redone(0, 1)
+    after = [len(each.samples_ns) for each in told[shown:] if isinstance(each, journal.Took) and not each.rejected]
+    assert sum(len(launch) for entry in records for launch in entry.samples_ns["warm"]) == sum(after)
+    assert {entry.backend: entry.status for entry in records} == dict.fromkeys(plan.backends, "ok")
 
 
 @pytest.mark.slow

@@ -171,17 +171,17 @@ def to_build(operations: Iterable[int], dtype: int) -> dict[str, float]:
     variant = os.environ.get("RLS_CPU_BUILD", "")
     if build.unavailable_reason() or variant not in build.VARIANTS:
         return {}
-    if not build.is_built(variant=variant):
-        # Which instruction set will do it is known to the base alone.
-        parts = {f"{build.OPERATIONS[each]} {build.DTYPES[dtype]}": build.PART_SECONDS for each in operations}
-        return {"base": build.BASE_SECONDS, **parts}
     try:
+        if not build.is_built(variant=variant):
+            # Which instruction set will do it is known to the base alone.
+            parts = {f"{build.OPERATIONS[each]} {build.DTYPES[dtype]}": build.PART_SECONDS for each in operations}
+            return {"base": build.BASE_SECONDS, **parts}
         found = library()
         wanted = [found.part_for(found.isa(), operation, dtype) for operation in operations]
+        return {" ".join(part): build.PART_SECONDS for part in wanted if not build.is_built(part, variant)}
     # Preparing will tell.
     except build.BuildError:
         return {}
-    return {" ".join(part): build.PART_SECONDS for part in wanted if not build.is_built(part, variant)}
 
 
 def build_for_this_cpu(variant: str = "") -> None:

@@ -232,6 +232,7 @@ def test_a_compiler_that_cannot_be_run_is_named(fake: Path, monkeypatch: pytest.
     monkeypatch.setenv("CXX", str(program))
     with pytest.raises(build.BuildError, match="not-a-program cannot be run"):
         build.build()
+    assert library.to_build([library.PREFILL], 0) == {}
 
 
 def test_a_part_is_one_kernel_of_one_instruction_set(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
