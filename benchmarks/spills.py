@@ -1,8 +1,8 @@
 """What the kernels that a launch may compile on sm_90 spill, by version of Triton: ``python -m benchmarks.spills``.
 
 ``python -m benchmarks.spills 3.6.0 fp32 D128`` compiles those whose titles have all of these words, without words all
-578, over two processes (10 to 14 minutes of CPU time). It lists what spills, and ends with 1 where a bar is missed. A version that isn't this
-environment's is installed in a folder of its own. Needs no GPU.
+578, over two processes (10 to 14 minutes of CPU time). It lists what spills, and ends with 1 where a bar is missed. A
+version that isn't this environment's is installed in a folder of its own. Needs no GPU.
 """
 
 import json
