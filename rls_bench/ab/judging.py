@@ -21,8 +21,10 @@ from scipy.stats import t as student
 
 from rls_bench.records.statistics import Estimate, estimates
 
-# Chance that any cell of a run is called slower or faster where none is by more than the threshold.
+# Chance that any cell of a run is called slower or faster where nothing has changed; and where a change is just as
+# large as the threshold.
 FALSE_ALARMS = 0.01
+FALSE_BEYOND = 0.05
 # Chance that a cell is called the same where it isn't.
 FALSE_SAME = 0.05
 FEWEST_LAUNCHES = 3
@@ -115,8 +117,9 @@ def _judged(found: Estimate, launches: int, alarms: float, same: float, margin: 
     freedom = max(found.freedom - 2 * _cut(launches), 1.0)
     error = math.sqrt(found.variance)
     size = abs(found.mean)
-    # Half of the alarms to either side.
-    beyond = float(student.isf(FALSE_ALARMS / 2 * alarms, freedom)) * error
+    # Half of either to either side.
+    changed = float(student.isf(FALSE_ALARMS / 2 * alarms, freedom)) * error
+    beyond = max(float(student.isf(FALSE_BEYOND / 2 * alarms, freedom)) * error, changed - margin)
     within = float(student.isf(FALSE_SAME * same, freedom)) * error
     verdict: Verdict = "AMBIGUOUS"
     if size - beyond > margin:

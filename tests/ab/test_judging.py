@@ -34,8 +34,8 @@ def test_too_few_launches_settle_nothing() -> None:
 
 def test_more_cells_want_more() -> None:
     """A difference that settles one of six cells is no wonder among six hundred."""
-    assert judge(pairs(1.031, 6, cells=6), 0.02)[0].verdict == "SLOWER"
-    assert judge(pairs(1.031, 6, cells=600), 0.02)[0].verdict == "AMBIGUOUS"
+    assert judge(pairs(1.0285, 6, cells=6), 0.02)[0].verdict == "SLOWER"
+    assert judge(pairs(1.0285, 6, cells=600), 0.02)[0].verdict == "AMBIGUOUS"
 
 
 def test_the_nearest_to_a_verdict_is_the_most_telling() -> None:
@@ -108,3 +108,10 @@ def test_an_early_look_wants_more_than_the_last() -> None:
     early.look(drawn, 0.1)
     late.look(drawn, 1.0)
     assert (early.found[0].verdict, late.found[0].verdict) == ("AMBIGUOUS", "SLOWER")
+
+
+def test_where_much_scatters_a_change_must_be_beyond_doubt_before_it_is_beyond_the_threshold() -> None:
+    """With a threshold near zero, what is certain at 5 % only is no verdict."""
+    found = judge(pairs(1.005, 6, scatter=0.005), 1e-6)[0]
+    assert found.verdict == "AMBIGUOUS"
+    assert judge(pairs(1.008, 6, scatter=0.005), 1e-6)[0].verdict == "SLOWER"
