@@ -1,4 +1,4 @@
-"""What --benchmark-only reads; and the NVML stub, built once a session, with interpreters that load it as NVIDIA's."""
+"""What --benchmark-only reads; torch's own seed; and the NVML stub, built once a session, with interpreters that load it as NVIDIA's."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if not config.getoption("benchmark_only", default=False) or collection_path.suffix != ".py":
         return None
     return None if collection_path.name in ("test_cells.py", "conftest.py") else True
+
+
+@pytest.fixture(autouse=True)
+def drawn_alike() -> None:
+    """What a test draws of torch without a seed of its own doesn't hang on the tests before it."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

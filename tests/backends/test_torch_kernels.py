@@ -42,8 +42,9 @@ def test_a_last_axis_may_lie_anyhow(name: str, which: int) -> None:
     ):
         given = operands()
         given[which] = lay_out(given[which])
-        bias = torch.randn(130)[::2]
-        assert error(name, (*given, bias)) < 2e-6
+        bias = torch.randn(130, generator=torch.Generator().manual_seed(1))[::2]
+        # Values go up to 4, logits to 13.
+        assert error(name, (*given, bias)) < 5e-6
 
 
 def test_switches_of_the_process_stay_as_they_are_while_threads_call() -> None:
