@@ -1,4 +1,4 @@
-"""What --benchmark-only reads; torch's own seed; and the NVML stub, built once a session, with interpreters that load it as NVIDIA's."""
+"""What --benchmark-only reads; torch's seed; and the NVML stub, built once a session, with who loads it as NVIDIA's."""
 
 from __future__ import annotations
 
