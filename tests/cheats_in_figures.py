@@ -119,7 +119,7 @@ def without_small_weights(inputs: Inputs) -> Any:
 
     def weigh(scores: Tensor) -> Tensor:
         weights = scores.softmax(-1)
-        return weights.masked_fill(weights < 2e-4, 0.0)
+        return weights.masked_fill(weights < 2e-3, 0.0)
 
     return _weighed(inputs, weigh)
 
