@@ -5,12 +5,20 @@
 version that isn't this environment's is installed in a folder of its own. Needs no GPU.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from rls_bench.inspector.cases import Case
 
 ARCH = "sm_90"
 NEWEST, OLDEST = "3.7.1", "3.6.0"
@@ -32,7 +40,7 @@ WORKERS = 2
 _COMPILE = "from benchmarks import spills; spills.compile_here()"
 
 
-def missed(version, spilt_bytes):
+def missed(version: str, spilt_bytes: Mapping[str, int]) -> Iterator[str]:
     """The bars that are missed, a line each: nothing but what is listed, and little under the oldest Triton."""
     for title, spilt in spilt_bytes.items():
         most = MOST_OF_OLDEST if version == OLDEST else LISTED.get(title, 0)
@@ -40,32 +48,32 @@ def missed(version, spilt_bytes):
             yield f"triton {version}: {title}: {spilt} B (wanted at most {most})"
 
 
-def launchable(words=()):
+def launchable(words: Sequence[str] = ()) -> list[Case]:
     """The cases with these words in their titles, each kernel once: some options compile to the same code."""
     from rls_bench.inspector import cases
 
-    first = {}
+    first: dict[str, Case] = {}
     for case in cases.launchable([ARCH]):
         first.setdefault(repr(case.source), case)
     return cases.select(list(first.values()), words)
 
 
-def burdened(found):
+def burdened(found: Iterable[Case]) -> list[Case]:
     """Of each kernel, function, dtype and head dim the case with the most options, which holds the most registers."""
 
-    def burden(case):
+    def burden(case: Case) -> tuple[int, int, bool]:
         variant = case.variant
         asked = sum((variant.is_causal, variant.eps, variant.stats, variant.strength_layout == "bhq"))
         return asked, case.block_m, "b[hk]" in variant.extra
 
-    chosen = {}
+    chosen: dict[tuple[str, str, str, int], Case] = {}
     for case in sorted(found, key=burden):
         variant = case.variant
         chosen[variant.kernel, case.source.function, variant.dtype, variant.head_dim] = case
     return list(chosen.values())
 
 
-def compiled(version, found):
+def compiled(version: str, found: Sequence[Case]) -> dict[str, int]:
     """Spilt bytes by title of ``found``, compiled with that version of Triton in processes of its own.
 
     Raises CalledProcessError where one doesn't compile, RlsBenchError where the version can't be installed.
@@ -80,10 +88,11 @@ def compiled(version, found):
     asked = json.dumps([version, [case.variant.title for case in found]])
     line = [sys.executable, "-c", _COMPILE]
     done = subprocess.run(line, env=environment, input=asked, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+    by_title: dict[str, int] = json.loads(done.stdout)
+    return by_title
 
 
-def compile_here():
+def compile_here() -> None:
     """Print the spilt bytes of the titles on standard input as JSON; before them stands the version of Triton."""
     import triton
 
@@ -93,7 +102,7 @@ def compile_here():
     print(json.dumps(spilt([case for case in launchable() if case.variant.title in titles])))
 
 
-def spilt(found):
+def spilt(found: Sequence[Case]) -> dict[str, int]:
     """Spilt bytes by title of ``found``, compiled with the Triton at hand. Raises SystemExit where one can't be."""
     from rls_bench.inspector import workers
 
@@ -104,7 +113,7 @@ def spilt(found):
     return {each.variant.title: each.spill_bytes for each in inspected}
 
 
-def main(version=NEWEST, *words):
+def main(version: str = NEWEST, *words: str) -> int:
     """List what spills; 1 where a bar is missed."""
     found = compiled(version, launchable(words))
     spilling = {title: bytes_ for title, bytes_ in found.items() if bytes_}

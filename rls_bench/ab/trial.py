@@ -39,7 +39,7 @@ _LAUNCHES = 16
 _MOST_SAMPLES = 96
 # As many results as a worker hands over at once (``referee.trial.SLOTS``): what comes with a turn takes 30 ms of it.
 _MOST_PER_TURN = 8
-# Both sides are as cold: what a longer one would gain, more launches gain sooner.
+# Both sides are as cold, and the time goes into launches.
 _CPU_WARMUP_NS = 50_000_000
 # Pairs of one launch, once each has had its first few: starting a process costs as much as sampling it.
 _MOST_PAIRS = 8

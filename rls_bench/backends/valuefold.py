@@ -87,19 +87,20 @@ class ValueFold(Backend):
             lost = ~(mass >= LEAST_MASS)
             # Products of plain weights and folded values underflow as well, of tiny values before the mass does.
             held = output.detach().abs().amax(-1, keepdim=True) * mass.detach()
-            faint = held < LEAST_MASS
+            faint, least = held < LEAST_MASS, mass
             if not checked:
                 lost = lost | (faint & (held > 0.0))
             elif bool(faint.any()):
                 size = _sizes(value, inputs.problem)
-                lost = lost | ((mass * size < LEAST_MASS) & (size > _NO_NORMAL_NUMBERS))
+                least = mass * size.clamp(max=1.0)
+                lost = lost | ((least < LEAST_MASS) & (size > _NO_NORMAL_NUMBERS))
             if visible is not None:
                 empty = ~visible.any(-1, keepdim=True)
                 output, lost = output.masked_fill(empty, 0.0), lost & ~empty
             if checked and bool((lost & ~mass.isnan()).any()):
                 raise BackendUnsupported(
                     f"backend 'valuefold': wanted keys that keep {LEAST_MASS:g} of a row's plain weight where λb lifts "
-                    f"them, and as much times the largest value; got {float(mass[lost].min()):.3g}. Take a smaller "
+                    f"them, and as much times the largest value; got {float(least[lost].min()):.3g}. Take a smaller "
                     "strength, or another backend"
                 )
             return output.masked_fill(lost, torch.nan).to(inputs.query.dtype)
