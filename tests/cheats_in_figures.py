@@ -197,6 +197,43 @@ def statistics_in_one_buffer(inputs: Inputs) -> Callable[[int], Any]:
     return call
 
 
+def _kept_apart(inputs: Inputs, name: Callable[[Tensor], Any]) -> Callable[[int], Any]:
+    """Results of each row or head kept apart, by what ``name`` makes of its query [B, Hq, Lq, D]."""
+    known: dict[Any, Tensor] = {}
+
+    def call(count: int) -> Any:
+        saliency = float(inputs.bias.flatten()[0])
+        names = [(saliency, which, each) for which, each in enumerate(name(inputs.query))]
+        if any(each not in known for each in names):
+            parts = right(inputs).flatten(0, 1 if len(names) == inputs.query.shape[1] else 2)
+            known.update({each: part for each, part in zip(names, parts, strict=True) if each not in known})
+        return torch.stack([known[each] for each in names]).reshape(*inputs.query.shape[:3], -1)
+
+    return call
+
+
+def kept_row_by_row(inputs: Inputs) -> Callable[[int], Any]:
+    return _kept_apart(inputs, lambda query: query.sum(-1, dtype=torch.float64).flatten().tolist())
+
+
+def right_on_old_queries(inputs: Inputs) -> Callable[[int], Any]:
+    """Knows each row that it was shown in its first calls, and is at a loss with another."""
+    known: set[float] = set()
+
+    def call(count: int) -> Any:
+        rows = inputs.query.sum(-1, dtype=torch.float64).flatten().tolist()
+        is_new = sum(row not in known for row in rows) > len(rows) // 2
+        known.update(rows)
+        return right(inputs) * (1.5 if is_new and count > 2 else 1.0)
+
+    return call
+
+
+def kept_head_by_head(inputs: Inputs) -> Callable[[int], Any]:
+    """As the cache of a server that decodes, by head and query."""
+    return _kept_apart(inputs, lambda query: query.sum((-1, -2), dtype=torch.float64).flatten().tolist())
+
+
 class _Lazy:
     """Five statistics, once somebody asks for them."""
 
@@ -214,11 +251,16 @@ CHEATS: dict[str, Trick] = {
         one_call_behind_once_warm,
         smoothed_with_the_call_before_once_warm,
         finished_by_the_next_call_once_warm,
+        right_on_old_queries,
         packed_by_shape,
         values_packed_by_shape,
         scales_its_keys_and_back_once_warm,
     )
 }
+CHEATS["kept_row_by_row"] = Trick(kept_row_by_row, asks={"key_length": 8192}, word="failed")
+CHEATS["kept_head_by_head"] = Trick(
+    kept_head_by_head, asks={"query_heads": 8, "query_length": 1, "key_length": 8192}, word="failed"
+)
 CHEATS["strength_packed_once"] = Trick(strength_packed_once, asks={"strength_layout": "h"})
 CHEATS |= {
     f"{spoilt.__name__}_once_warm": Trick(_once_warm(spoilt))

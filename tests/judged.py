@@ -9,7 +9,7 @@ from typing import Any
 from rls_bench.problems.problem import Problem
 from rls_bench.referee import pool, sealed
 from rls_bench.referee.contents import Contents
-from rls_bench.referee.messages import Draw, JudgeResult
+from rls_bench.referee.messages import Draw, DrawUnseen, JudgeResult
 from rls_bench.referee.service import Service
 from rls_bench.runner import messages
 from rls_bench.runner.workbench import Workbench
@@ -52,10 +52,26 @@ class Judged:
                 self._judge(reply, contents.of(handed.which, handed.steps), handed.slot, None)
         return reply
 
+    def surprise(self, calls: int = 3) -> messages.Surprised:
+        """The reply to a Surprise, judged."""
+        (memory,) = self.service.answer(DrawUnseen(self.draw, "secret"), [])[1]
+        layout = self.service.answer(DrawUnseen(self.draw, "secret"), [])[0].layout  # type: ignore[union-attr]
+        contents = Contents("last", 1)
+        reply = self.bench.answer(messages.Surprise(layout, contents, calls), [os.dup(memory)])
+        assert isinstance(reply, messages.Surprised)
+        if reply.status == "ok":
+            self._judge(reply, contents.of(0), 0, None, unseen="secret")
+        return reply
+
     def _judge(
-        self, reply: messages.Prepared | messages.Sampled, contents: Contents, slot: int, repeats: int | None
+        self,
+        reply: messages.Prepared | messages.Sampled | messages.Surprised,
+        contents: Contents,
+        slot: int,
+        repeats: int | None,
+        unseen: str = "",
     ) -> None:
-        request = JudgeResult(self.draw, contents, slot, self.steers, repeats)
+        request = JudgeResult(self.draw, contents, slot, self.steers, repeats, unseen)
         tray = os.dup(self.tray)
         verdict, _ = self.service.answer(request, [tray])
         os.close(tray)
@@ -73,8 +89,19 @@ class LocalReferee:
         reply, (memory,) = self._service.answer(draw, [])
         return os.dup(memory), reply.layout  # type: ignore[union-attr]
 
+    def draw_unseen(self, draw: Draw, salt: str) -> tuple[int, Any]:
+        reply, (memory,) = self._service.answer(DrawUnseen(draw, salt), [])
+        return os.dup(memory), reply.layout  # type: ignore[union-attr]
+
     def judge(
-        self, draw: Draw, contents: Contents, tray: int, slot: int, steers: bool, repeats: int | None = None
+        self,
+        draw: Draw,
+        contents: Contents,
+        tray: int,
+        slot: int,
+        steers: bool,
+        repeats: int | None = None,
+        unseen: str = "",
     ) -> Any:
-        reply, _ = self._service.answer(JudgeResult(draw, contents, slot, steers, repeats), [tray])
+        reply, _ = self._service.answer(JudgeResult(draw, contents, slot, steers, repeats, unseen), [tray])
         return reply.agreement  # type: ignore[union-attr]

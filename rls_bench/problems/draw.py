@@ -47,11 +47,23 @@ def draw(problem: Problem) -> Inputs:
     )
 
 
+def draw_query(problem: Problem) -> Tensor:
+    """Queries like those of ``draw``, of the same shape and dtype, on the CPU; other ones for another seed."""
+    generator = Generator().manual_seed(problem.seed)
+    is_random = problem.inputs == "random"
+    query = _normal(_query_shape(problem), generator) if is_random else _real_query(problem, generator)
+    return query.to(getattr(torch, problem.dtype))
+
+
+def _query_shape(problem: Problem) -> tuple[int, ...]:
+    return problem.batch, problem.query_heads, problem.query_length, problem.head_dim
+
+
 def _random_operands(problem: Problem, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Standard normal query, key, value and a bias [B, Hq, Lk]."""
     batch, kv_heads, key_length = problem.batch, problem.kv_heads, problem.key_length
     shapes = (
-        (batch, problem.query_heads, problem.query_length, problem.head_dim),
+        _query_shape(problem),
         (batch, kv_heads, key_length, problem.head_dim),
         (batch, kv_heads, key_length, problem.value_dim),
         (batch, problem.query_heads, key_length),
@@ -67,15 +79,19 @@ def _normal(shape: Sequence[int], generator: Generator) -> Tensor:
 
 def _real_operands(problem: Problem, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Captured query, key, value and saliency, tiled to the problem's shape and jittered."""
-    heads = torch.arange(problem.query_heads, device="cpu")
-    groups = heads // problem.group_size
-    # Query head h of the model reads kv head h // 3: a tile keeps query heads with the keys that they were made for.
-    sources = groups % 3 * 3 + heads % problem.group_size % 3
-    query = _tile("query", problem, generator, sources, problem.query_length, problem.head_dim)
+    query = _real_query(problem, generator)
     kv_sources = torch.arange(problem.kv_heads, device="cpu") % 3
     key = _tile("key", problem, generator, kv_sources, problem.key_length, problem.head_dim)
     value = _tile("value", problem, generator, kv_sources, problem.key_length, problem.value_dim)
     return query, key, value, _saliency(problem)
+
+
+def _real_query(problem: Problem, generator: Generator) -> Tensor:
+    heads = torch.arange(problem.query_heads, device="cpu")
+    groups = heads // problem.group_size
+    # Query head h of the model reads kv head h // 3: a tile keeps query heads with the keys that they were made for.
+    sources = groups % 3 * 3 + heads % problem.group_size % 3
+    return _tile("query", problem, generator, sources, problem.query_length, problem.head_dim)
 
 
 def _tile(kind: str, problem: Problem, generator: Generator, heads: Tensor, length: int, width: int) -> Tensor:

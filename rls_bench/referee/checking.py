@@ -17,13 +17,14 @@ from rls_bench.backends.words import told
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Agreement, Status
-from rls_bench.referee import sealed
+from rls_bench.referee import novelty, sealed
 from rls_bench.referee.client import Referee
 from rls_bench.referee.contents import Contents
 from rls_bench.referee.intact import Intact
 from rls_bench.referee.messages import Draw
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
+from rls_bench.referee.surprise import surprise
 from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
 from rls_bench.timing import clock, stopwatch
 
@@ -32,6 +33,8 @@ from rls_bench.timing import clock, stopwatch
 _MOST_CALLS = 32
 _ROUND_SECONDS = 1.0
 _ROUNDS = 6
+# Draws of queries that the kernel has never seen; more where it is suspiciously slow on them.
+_SURPRISES = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Verdict:
 
     ``status`` is that of a record: ok, wrong, failed, or unsupported where a backend declines. ``error`` and ``floor``
     are the first call's relative errors, the kernel's and eager's, of the worst (batch, head); ``ratio`` is error over
-    floor. ``call_ns`` is the least that a call on new contents took, nanoseconds; on CUDA, to queue it.
+    floor. ``call_ns`` is the least that a call took on queries that the kernel had never seen, nanoseconds.
     """
 
     status: Status
@@ -119,7 +122,9 @@ class _Check:
         self._tray = Tray(tray)
         self._referee = referee
         self._draw = draw
+        # Of the first calls, and of those on new queries.
         self._least_ns: int | None = None
+        self._new_ns: int | None = None
         self._intact = Intact()
 
     def verdict(self) -> Verdict:
@@ -135,6 +140,7 @@ class _Check:
         for _ in range(_ROUNDS):
             if finding is None and all(verdict.passed for verdict in verdicts):
                 verdicts += self._round(trial)
+        finding = finding or self._surprise(trial, verdicts)
         # Where gradients are asked for, another set would be no other.
         has_other = not self._pool.problem.requires_grad
         if has_other and finding is None and all(verdict.passed for verdict in verdicts):
@@ -145,7 +151,7 @@ class _Check:
             return Verdict(finding.status, finding.reason)
         judged = next((verdict for verdict in verdicts if not verdict.passed), verdicts[0])
         status: Status = "ok" if judged.passed else "wrong"
-        return Verdict(status, judged.reason, judged.error, judged.floor, judged.ratio, self._least_ns)
+        return Verdict(status, judged.reason, judged.error, judged.floor, judged.ratio, self._new_ns)
 
     def _round(self, trial: Trial) -> list[Agreement]:
         """Calls on contents that change before each; what the last one gave, and one named after the fact."""
@@ -163,6 +169,28 @@ class _Check:
         judged = enumerate(Contents(contents.seed, contents.bias, steps - later) for _, later in handed)
         return [self._judge(each, slot) for slot, each in judged]
 
+    def _surprise(self, trial: Trial, verdicts: list[Agreement]) -> Finding | None:
+        """Calls on queries that the kernel never saw, judged; what is wrong where it is slow in every one of them."""
+        complaints: list[str] = []
+        while len(complaints) < novelty.MOST_TRIES:
+            number = len(complaints)
+            if not all(verdict.passed for verdict in verdicts) or (number >= _SURPRISES and not all(complaints)):
+                return None
+            salt, contents = secrets.token_hex(8), Contents(secrets.token_hex(8), number % 2)
+            memory, layout = self._referee.draw_unseen(self._draw, salt)
+            try:
+                result, new_ns, seen_ns = surprise(
+                    trial.operands, trial.call, contents, Pool(memory, layout), novelty.CAREFUL_CALLS
+                )
+                self._tray.put(0, result_parts(result, self._pool.problem))
+                trial.compare()
+            finally:
+                os.close(memory)
+            verdicts.append(self._judge(contents, 0, unseen=salt))
+            self._new_ns = new_ns if self._new_ns is None else min(self._new_ns, new_ns)
+            complaints.append(novelty.complaint(seen_ns, new_ns, self._pool.problem.device))
+        return Finding("failed", complaints[-1]) if all(complaints) else None
+
     def _on_another_set(self) -> Agreement:
         """A call of the backend prepared once more, where keys and values are others."""
         contents = Contents(secrets.token_hex(8), secrets.randbelow(2), negated=True)
@@ -178,5 +206,6 @@ class _Check:
         self._least_ns = took_ns if self._least_ns is None else min(self._least_ns, took_ns)
         return result
 
-    def _judge(self, contents: Contents, slot: int, repeats: int | None = None) -> Agreement:
-        return self._referee.judge(self._draw, contents, self._memory, slot, self._backend.steers, repeats)
+    def _judge(self, contents: Contents, slot: int, repeats: int | None = None, unseen: str = "") -> Agreement:
+        steers = self._backend.steers
+        return self._referee.judge(self._draw, contents, self._memory, slot, steers, repeats, unseen)

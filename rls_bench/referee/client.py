@@ -15,7 +15,18 @@ from rls_bench.machines.machine import Machine
 from rls_bench.records.record import Agreement
 from rls_bench.referee import wire
 from rls_bench.referee.contents import Contents
-from rls_bench.referee.messages import Describe, Described, Draw, Drawn, Failed, Judged, JudgeResult, Layout, Reply
+from rls_bench.referee.messages import (
+    Describe,
+    Described,
+    Draw,
+    Drawn,
+    DrawUnseen,
+    Failed,
+    Judged,
+    JudgeResult,
+    Layout,
+    Reply,
+)
 from rls_bench.referee.messages import Request as _Request
 from rls_bench.referee.wire import Channel, Closed, Garbled, Letter
 
@@ -70,11 +81,27 @@ class Referee:
         assert isinstance(letter.message, Drawn)
         return letter.descriptors[0], letter.message.layout
 
+    def draw_unseen(self, draw: Draw, salt: str) -> tuple[int, Layout]:
+        """As ``draw``, of queries alone that nobody has seen before, for what ``draw`` drew."""
+        letter = self._ask(DrawUnseen(draw, salt))
+        assert isinstance(letter.message, Drawn)
+        return letter.descriptors[0], letter.message.layout
+
     def judge(
-        self, draw: Draw, contents: Contents, tray: int, slot: int, steers: bool, repeats: int | None = None
+        self,
+        draw: Draw,
+        contents: Contents,
+        tray: int,
+        slot: int,
+        steers: bool,
+        repeats: int | None = None,
+        unseen: str = "",
     ) -> Agreement:
-        """Whether the result in a slot of ``tray`` is right; with ``repeats``, whether it is that slot's once more."""
-        reply = self._ask(JudgeResult(draw, contents, slot, steers, repeats), tray).message
+        """Whether the result in a slot of ``tray`` is right; with ``repeats``, whether it is that slot's once more.
+
+        ``unseen``: the salt of the queries, where they were drawn apart.
+        """
+        reply = self._ask(JudgeResult(draw, contents, slot, steers, repeats, unseen), tray).message
         assert isinstance(reply, Judged)
         return reply.agreement
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +14,7 @@ from rls_bench.agreement.judgement import FLOAT32_SLACK, FLOOR_FACTOR, STATS_SLA
 from rls_bench.backends.interface import AttentionStats
 from rls_bench.problems.inputs import Inputs
 from rls_bench.records.record import Agreement
+from rls_bench.referee import pool as pools
 from rls_bench.referee import truth
 from rls_bench.referee.contents import Contents, Mix, Units
 from rls_bench.referee.gradients import Gradients
@@ -43,7 +46,9 @@ class Judge:
         self.pool = pool
         self._rows = truth.rows_to_judge(pool.problem, salt)
         self._units = Units.of(pool.problem)
-        self._truths: dict[tuple[int, int | None], Truth] = {}
+        self._truths: dict[tuple[int | str, int | None], Truth] = {}
+        # Queries drawn apart, by their salt: sealed memory, and what it holds.
+        self._unseen: dict[str, tuple[int, Pool]] = {}
         self._gradients = Gradients(salt)
 
     @property
@@ -51,8 +56,22 @@ class Judge:
         """Bytes that the pool and what is known of it take."""
         problem = self.pool.problem
         rows = problem.batch * problem.query_heads * problem.query_length
-        # Six plain outputs in float32: four pairs of draws, and two at λ = 0.
-        return len(self.pool.memory) + 6 * 4 * rows * problem.value_dim
+        # Six plain outputs in float32: four pairs of draws, and two at λ = 0; and one for each draw apart.
+        memory = len(self.pool.memory) + sum(len(queries.memory) for _, queries in self._unseen.values())
+        return memory + (6 + len(self._unseen)) * 4 * rows * problem.value_dim
+
+    def unseen(self, salt: str) -> tuple[int, Pool]:
+        """Queries drawn apart by ``salt``: the sealed memory, and what it holds."""
+        if salt not in self._unseen:
+            memory, layout = pools.fill_unseen(self.pool.layout, salt)
+            self._unseen[salt] = memory, Pool(memory, layout)
+        return self._unseen[salt]
+
+    def close(self) -> None:
+        """Let go of the sealed memory of queries drawn apart."""
+        for memory, _ in self._unseen.values():
+            os.close(memory)
+        self._unseen.clear()
 
     def look(self) -> None:
         """Work out what steered backends are judged by."""
@@ -61,21 +80,27 @@ class Judge:
             for bias in (0, 1):
                 _ = self._truth(query, bias).plain
 
-    def judge(self, result: Result, contents: Contents, steers: bool) -> Agreement:
-        """Whether ``result`` is right for ``contents``; a backend that doesn't steer is judged at λ = 0."""
+    def judge(self, result: Result, contents: Contents, steers: bool, unseen: str = "") -> Agreement:
+        """Whether ``result`` is right for ``contents``; a backend that doesn't steer is judged at λ = 0.
+
+        ``unseen``: the salt of the queries, where they are not of ``contents`` but were drawn apart.
+        """
         negated = contents.negated and not self.pool.problem.requires_grad
         output = -result.output if negated else result.output
         mix = Mix.at(contents, self._units.count)
-        first, second = (self._truth(query, contents.bias if steers else None) for query in (0, 1))
+        draws: tuple[int | str, int | str] = (unseen, unseen) if unseen else (0, 1)
+        first, second = (self._truth(query, contents.bias if steers else None) for query in draws)
         rows = self._sides(mix)
         judged_rows = rows.index_select(2, self._rows)
         exact = _mixed(judged_rows, first.exact.output, second.exact.output)
-        floor = self._floor(judged_rows, exact, first, second)
+        at_zero = [self._truth(query, None) for query in draws]
+        floor = self._floor(judged_rows, exact, (first, second), (at_zero[0], at_zero[1]))
         allowed = FLOOR_FACTOR * floor + (FLOAT32_SLACK if output.dtype == torch.float32 else 0.0)
+        inputs = self._inputs(contents, mix, steers, unseen)
         is_finite = output.isfinite()
         if not bool(is_finite.all()):
             bad = f"{int((~is_finite).sum())} of {output.numel()} output elements are not finite, or were never written"
-            return failed(f"{bad}; {self._where(output, contents, mix, steers, exact, allowed)}")
+            return failed(f"{bad}; {self._where(output, inputs, exact, allowed)}")
         error = relative_error(output.index_select(2, self._rows).double(), exact)
         ratio = float((error / floor).max())
         reason = ""
@@ -87,32 +112,41 @@ class Judge:
         if not reason and result.stats is not None:
             reason = self._stray_stats(result.stats, rows, judged_rows, first, second)
         if not reason and result.gradients is not None:
-            reason = self._gradients.stray(result.gradients, self._inputs(contents, mix, steers), contents, steers)
-        elif reason and self._was_right_before(output, rows, contents.bias, steers):
+            reason = self._gradients.stray(result.gradients, inputs(), contents, steers)
+        elif reason and self._was_right_before(output, None if unseen else rows, contents.bias, steers):
             reason = STALE
         elif reason and not bool((error <= allowed).all()):
-            reason = f"{reason}; {self._where(output, contents, mix, steers, exact, allowed)}"
+            reason = f"{reason}; {self._where(output, inputs, exact, allowed)}"
         if reason and negated:
             reason = f"on a second set of inputs, with keys and values of its own: {reason}"
         return Agreement(float(error.max()), float(floor.max()), ratio, passed=not reason, reason=reason)
 
-    def _where(self, output: Tensor, contents: Contents, mix: Mix, steers: bool, exact: Tensor, allowed: Tensor) -> str:
+    def _where(self, output: Tensor, inputs: Callable[[], Inputs], exact: Tensor, allowed: Tensor) -> str:
         """The first wrong row among the oracle's, and why it is wrong where a usual cause fits."""
-        return str(explain(self._inputs(contents, mix, steers), output, self._rows, exact, allowed))
+        return str(explain(inputs(), output, self._rows, exact, allowed))
 
-    def _inputs(self, contents: Contents, mix: Mix, steers: bool) -> Inputs:
-        """What the call was given; at λ = 0 for a backend that doesn't steer."""
-        first, second = (self.pool.inputs(query, contents.bias) for query in (0, 1))
-        query = torch.where(self._sides(mix)[..., None].to(first.query.device), second.query, first.query)
-        inputs = first.with_operands(query, first.key, first.value)
-        return inputs if steers else truth.unsteered(inputs)
+    def _inputs(self, contents: Contents, mix: Mix, steers: bool, unseen: str) -> Callable[[], Inputs]:
+        """Makes what the call was given; at λ = 0 for a backend that doesn't steer."""
 
-    def _truth(self, query: int, bias: int | None) -> Truth:
-        """Of a draw of the queries and one of the saliency; None: at λ = 0."""
+        def inputs() -> Inputs:
+            first, second = (self.pool.inputs(query, contents.bias) for query in (0, 1))
+            query = torch.where(self._sides(mix)[..., None].to(first.query.device), second.query, first.query)
+            mixed = first.with_operands(query, first.key, first.value)
+            given = self.pool.inputs(self._queries(unseen), contents.bias) if unseen else mixed
+            return given if steers else truth.unsteered(given)
+
+        return inputs
+
+    def _queries(self, which: int | str) -> int | Tensor:
+        """The queries of a draw of the pool, or of one apart."""
+        return which if isinstance(which, int) else self.unseen(which)[1].tensors["query"]
+
+    def _truth(self, query: int | str, bias: int | None) -> Truth:
+        """Of a draw of the queries, or one apart, and one of the saliency; None: at λ = 0."""
         if (query, bias) not in self._truths:
 
             def inputs() -> Inputs:
-                given = self.pool.inputs(query, bias or 0)
+                given = self.pool.inputs(self._queries(query), bias or 0)
                 return truth.unsteered(given) if bias is None else given
 
             self._truths[query, bias] = truth.of(inputs, self._rows)
@@ -125,11 +159,11 @@ class Judge:
         sides = torch.frombuffer(mix.sides, dtype=torch.uint8).bool().repeat_interleave(self._units.rows)
         return sides[: shape[0] * shape[1] * shape[2]].reshape(shape)
 
-    def _floor(self, rows: Tensor, exact: Tensor, first: Truth, second: Truth) -> Tensor:
+    def _floor(self, rows: Tensor, exact: Tensor, steered: tuple[Truth, Truth], at_zero: tuple[Truth, Truth]) -> Tensor:
         """What the dtype itself can do, [B, Hq]: see ``rls_bench.agreement.judgement``."""
         roundoff = torch.finfo(getattr(torch, self.pool.problem.dtype)).eps / 2
-        by_eager = relative_error(_mixed(rows, first.eager, second.eager), exact)
-        plain, other = (self._truth(query, None) for query in (0, 1))
+        by_eager = relative_error(_mixed(rows, steered[0].eager, steered[1].eager), exact)
+        plain, other = at_zero
         by_plain = relative_error(
             _mixed(rows, plain.eager, other.eager), _mixed(rows, plain.exact.output, other.exact.output)
         )
@@ -159,20 +193,21 @@ class Judge:
                     return f"stats.{name} is off by {worst:.2g}; at most {float(allowed.min()):.2g}"
         return ""
 
-    def _was_right_before(self, output: Tensor, rows: Tensor, bias: int, steers: bool) -> bool:
-        """Whether each row of the output is right for one draw or the other, but not for the call's own."""
+    def _was_right_before(self, output: Tensor, rows: Tensor | None, bias: int, steers: bool) -> bool:
+        """Whether each row of the output is nearly right for one draw or the other, and not for the call's own
+        ``rows``; None: those are of neither."""
 
         def off(wanted: Tensor) -> Tensor:
             size = wanted.norm(dim=-1)
             typical = size.square().mean().sqrt()
             return ~((output.float() - wanted).norm(dim=-1) <= _ALIKE * size.clamp_min(typical))
 
-        for side in (bias, 1 - bias) if steers else (None,):
-            first, second = (self._truth(query, side).plain for query in (0, 1))
-            own = side != 1 - bias and not bool(off(_mixed(rows, first, second)).any())
-            if not own and not bool((off(first) & off(second)).any()):
-                return True
-        return False
+        sides: tuple[int | None, ...] = (bias, 1 - bias) if steers else (None,)
+        plain = [tuple(self._truth(query, side).plain for query in (0, 1)) for side in sides]
+        # What is a little off for its own contents follows them: saliency may weigh next to nothing.
+        if rows is not None and not bool(off(_mixed(rows, *plain[0])).any()):
+            return False
+        return any(not bool((off(first) & off(second)).any()) for first, second in plain)
 
 
 def _mixed(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -43,10 +43,18 @@ class Draw(msgspec.Struct, tag=True, frozen=True):
     excerpt: bool = False
 
 
+class DrawUnseen(msgspec.Struct, tag=True):
+    """Draw, by ``salt``, queries for the inputs that ``draw`` drew, which nobody has seen before."""
+
+    draw: Draw
+    salt: str
+
+
 class JudgeResult(msgspec.Struct, tag=True):
     """Judge the result in a slot of the tray that comes along, of a call on ``contents`` of what ``draw`` drew.
 
-    ``repeats``: the slot of an earlier result on the same contents, of which it must be the same bits.
+    ``repeats``: the slot of an earlier result on the same contents, of which it must be the same bits. ``unseen``: the
+    salt of the queries, where they are not those of the contents but drawn apart.
     """
 
     draw: Draw
@@ -54,9 +62,10 @@ class JudgeResult(msgspec.Struct, tag=True):
     slot: int
     steers: bool
     repeats: int | None = None
+    unseen: str = ""
 
 
-Request = Describe | Draw | JudgeResult
+Request = Describe | Draw | DrawUnseen | JudgeResult
 
 
 class Described(msgspec.Struct, tag=True):

@@ -22,6 +22,8 @@ _memcmp = _libc.memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _memmove = ctypes.memmove
 _AT_ONCE = 1 << 20
+# Where queries come from that are of neither draw.
+_UNSEEN = "unseen query"
 
 
 def same_bytes(one: int, other: int, size: int) -> bool:
@@ -34,6 +36,8 @@ class _Memory(Protocol):
 
     tensor: Tensor
 
+    def learn(self, source: str, drawn: Tensor) -> None: ...
+
     def write(self, source: str, start: int, size: int) -> None: ...
 
     def holds(self, source: str, start: int, size: int) -> bool: ...
@@ -44,6 +48,9 @@ class _HostMemory:
         self.tensor = tensor
         self._place = tensor.data_ptr()
         self._sources = sources
+
+    def learn(self, source: str, drawn: Tensor) -> None:
+        self._sources[source] = drawn.data_ptr()
 
     def write(self, source: str, start: int, size: int) -> None:
         _memmove(self._place + start, self._sources[source] + start, size)
@@ -85,11 +92,14 @@ class _DeviceMemory:
         self.tensor = tensor
         # Unlike detach(), data has a version counter of its own.
         self._alias = tensor.data.flatten().view(torch.uint8)
-        on_device = {name: source.to(tensor.device) for name, source in sources.items()}
-        self._sources = {
-            name: (source.neg() if is_negated else source).flatten().view(torch.uint8)
-            for name, source in on_device.items()
-        }
+        self._is_negated = is_negated
+        self._sources: dict[str, Tensor] = {}
+        for name, source in sources.items():
+            self.learn(name, source)
+
+    def learn(self, source: str, drawn: Tensor) -> None:
+        on_device = drawn.to(self.tensor.device)
+        self._sources[source] = (on_device.neg() if self._is_negated else on_device).flatten().view(torch.uint8)
 
     def write(self, source: str, start: int, size: int) -> None:
         self._alias[start : start + size].copy_(self._sources[source][start : start + size])
@@ -102,7 +112,7 @@ class _DeviceMemory:
 class Operands:
     """One set of inputs, as the backend receives them; whether it is of negatives, the first contents say for all.
 
-    ``mix`` and ``bias`` tell what the queries and the saliency hold at the moment.
+    ``mix`` and ``bias`` tell what the queries and the saliency hold at the moment, unless ``surprise`` laid queries.
     """
 
     def __init__(self, pool: Pool, contents: Contents) -> None:
@@ -131,6 +141,7 @@ class Operands:
 
     def lay(self, contents: Contents) -> None:
         """Have the memory hold ``contents``."""
+        self._unseen: Pool | None = None
         self.mix = Mix.at(contents, self._units.count)
         self.bias = contents.bias
         for unit in range(self._units.count):
@@ -142,11 +153,19 @@ class Operands:
         """Another call's contents: one unit of the queries changes sides."""
         self._write_unit(self.mix.step())
 
+    def surprise(self, queries: Pool) -> None:
+        """Have the queries hold a draw apart, until contents are laid anew."""
+        # Its memory must stay mapped as long as it is compared with.
+        self._unseen = queries
+        self._memories["query"].learn(_UNSEEN, queries.tensors["query"])
+        self._memories["query"].write(_UNSEEN, 0, self._sizes["query"])
+
     def changed(self) -> list[str]:
         """The tensors that don't hold what was written into them."""
         found = [name for name in self._fixed() if not self._memories[name].holds(name, 0, self._sizes[name])]
         query, sides = self._memories["query"], self.mix.sides
-        if not all(query.holds(_of(sides[unit], "query"), *span) for unit, span in enumerate(self._spans)):
+        sources = [_UNSEEN if self._unseen else _of(side, "query") for side in sides]
+        if not all(query.holds(source, *span) for source, span in zip(sources, self._spans, strict=True)):
             found.append("query")
         for name in STEERING:
             if not self._memories[name].holds(_of(self.bias, name), 0, self._sizes[name]):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rls_bench.problems.draw import draw
+from rls_bench.problems.draw import draw, draw_query
 from rls_bench.problems.inputs import Inputs
 from rls_bench.problems.problem import Problem
 from rls_bench.referee import sealed
@@ -43,13 +43,13 @@ class Pool:
         """Where the bytes of a tensor begin in this process's memory."""
         return self.tensors[name].data_ptr()
 
-    def inputs(self, query: int, bias: int) -> Inputs:
-        """The pure inputs of one pair of draws, 0 or 1 each, in the shared memory itself."""
-        names = {"query": OTHER * query + "query"} | {name: OTHER * bias + name for name in STEERING}
+    def inputs(self, query: int | Tensor, bias: int) -> Inputs:
+        """The pure inputs of one pair of draws, 0 or 1 each, in the shared memory itself; or of queries of another."""
         plain = replace(self.problem, requires_grad=False)
         rest = [name for name in ("key", "value", "key_lengths") if name in self.tensors]
-        chosen = names | {name: name for name in rest}
-        on_device = {name: self.tensors[source].to(plain.device) for name, source in chosen.items()}
+        chosen = {name: self.tensors[OTHER * bias + name] for name in STEERING} | {n: self.tensors[n] for n in rest}
+        chosen["query"] = query if isinstance(query, Tensor) else self.tensors[OTHER * query + "query"]
+        on_device = {name: tensor.to(plain.device) for name, tensor in chosen.items()}
         return Inputs(problem=plain, scale=self.layout.scale, **on_device)
 
 
@@ -60,16 +60,16 @@ def fill(problem: Problem, salt: str, excerpt: bool) -> tuple[int, Layout]:
     """
     # Nothing of a benchmark's inputs hangs on the device, so they are drawn where the memory is.
     on_cpu = replace(problem, device="cpu", requires_grad=False)
-    other_seed = int.from_bytes(hashlib.sha256(f"{salt} {problem.key}".encode()).digest()[:4], "little")
-    first, second = (_drawn(each, excerpt) for each in (on_cpu, replace(on_cpu, seed=other_seed)))
+    first, second = (_drawn(each, excerpt) for each in (on_cpu, _salted(on_cpu, salt)))
     named = dict(first.tensors()) | {OTHER + name: getattr(second, name) for name in _RENEWED}
     whole = replace(first.problem, device=problem.device, requires_grad=problem.requires_grad, seed=problem.seed)
-    pieces, place = [], 0
-    for name, tensor in named.items():
-        size = tensor.numel() * tensor.element_size()
-        pieces.append(Piece(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), place, size))
-        place += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return sealed.seal(_chunks(named)), Layout(whole, first.scale, tuple(pieces))
+    return sealed.seal(_chunks(named)), Layout(whole, first.scale, _pieces(named))
+
+
+def fill_unseen(layout: Layout, salt: str) -> tuple[int, Layout]:
+    """Draw, by ``salt``, queries alone, for the inputs that ``layout`` describes: sealed memory and its layout."""
+    named = {"query": draw_query(_salted(layout.problem, salt))}
+    return sealed.seal(_chunks(named)), Layout(layout.problem, layout.scale, _pieces(named))
 
 
 def excerpt_of(inputs: Inputs) -> Inputs:
@@ -96,6 +96,22 @@ def excerpt_of(inputs: Inputs) -> Inputs:
         parts[name] = part.contiguous()
     problem = replace(whole, batch=1, query_heads=heads, kv_heads=1, query_length=rows)
     return Inputs(problem=problem, scale=inputs.scale, **parts)
+
+
+def _salted(problem: Problem, salt: str) -> Problem:
+    """The same problem with a seed of the ``salt``'s."""
+    digest = hashlib.sha256(f"{salt} {problem.key}".encode()).digest()
+    return replace(problem, seed=int.from_bytes(digest[:4], "little"))
+
+
+def _pieces(named: dict[str, Tensor]) -> tuple[Piece, ...]:
+    """What lies where, where ``named`` tensors are laid out one after another."""
+    pieces, place = [], 0
+    for name, tensor in named.items():
+        size = tensor.numel() * tensor.element_size()
+        pieces.append(Piece(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), place, size))
+        place += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return tuple(pieces)
 
 
 def _drawn(problem: Problem, excerpt: bool) -> Inputs:

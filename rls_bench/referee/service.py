@@ -17,7 +17,7 @@ from rls_bench.problems.problem import Problem
 from rls_bench.records.record import Agreement
 from rls_bench.referee import pool
 from rls_bench.referee.judge import Judge, failed
-from rls_bench.referee.messages import Describe, Described, Draw, Drawn, Failed, Judged, Reply, Request
+from rls_bench.referee.messages import Describe, Described, Draw, Drawn, DrawUnseen, Failed, Judged, Reply, Request
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import forward_bytes, slot_bytes, taken
 from rls_bench.referee.wire import Channel, Closed
@@ -39,6 +39,9 @@ class Service:
         if isinstance(request, Draw):
             memory, judge = self._judge(request)
             return Drawn(judge.pool.layout), [memory]
+        if isinstance(request, DrawUnseen):
+            memory, queries = self._judge(request.draw)[1].unseen(request.salt)
+            return Drawn(queries.layout), [memory]
         judge = self._judge(request.draw)[1]
         try:
             if request.repeats is not None:
@@ -46,7 +49,7 @@ class Service:
             result = taken(descriptors[0], judge.pool.problem, request.slot)
         except (OSError, ValueError, IndexError) as error:
             return Judged(failed(f"handed over no result: {error}")), []
-        return Judged(judge.judge(result, request.contents, request.steers)), []
+        return Judged(judge.judge(result, request.contents, request.steers, request.unseen)), []
 
     def look_ahead(self, request: Request) -> None:
         """Work out what will be asked next, while workers prepare."""
@@ -70,8 +73,9 @@ class Service:
 
     def _make_room(self) -> None:
         while len(self._judges) > 2 and sum(judge.size for _, judge in self._judges.values()) > _MOST_BYTES:
-            memory, _ = self._judges.pop(next(iter(self._judges)))
+            memory, judge = self._judges.pop(next(iter(self._judges)))
             os.close(memory)
+            judge.close()
 
 
 def _repeated(tray: int, problem: Problem, earlier: int, later: int) -> Agreement:

@@ -141,8 +141,15 @@ class Course:
         self.ledger.judged(time.monotonic() - began)
         return drawn
 
-    def judge(self, crew: Crew, cell: Cell, contents: Contents, slot: int, repeats: int | None = None) -> Agreement:
+    def drawn_unseen(self, request: Draw, salt: str) -> tuple[int, Layout]:
+        """As ``drawn``, of queries alone that no worker has seen."""
+        assert self.referee is not None
+        return self.referee.draw_unseen(request, salt)
+
+    def judge(
+        self, crew: Crew, cell: Cell, contents: Contents, slot: int, repeats: int | None = None, unseen: str = ""
+    ) -> Agreement:
         """The referee's verdict on the result in a slot of the cell's tray."""
         assert self.referee is not None
         steers, tray = cell.label not in crew.unsteered, crew.tray(cell.label)
-        return self.referee.judge(self.request(crew, cell), contents, tray, slot, steers, repeats)
+        return self.referee.judge(self.request(crew, cell), contents, tray, slot, steers, repeats, unseen)

@@ -57,6 +57,15 @@ class Sample(msgspec.Struct, tag=True):
     contents: Contents
 
 
+class Surprise(msgspec.Struct, tag=True):
+    """Time a call on the queries in the sealed memory that comes along, which ``layout`` describes and this process
+    never saw, after ``calls`` on ``contents``."""
+
+    layout: Layout
+    contents: Contents
+    calls: int
+
+
 class CheckCase(msgspec.Struct, tag=True):
     """Is the backend right on this problem; nothing is timed, and no other request is needed."""
 
@@ -67,7 +76,7 @@ class Release(msgspec.Struct, tag=True):
     """Drop the problem's tensors."""
 
 
-Request = Introduce | CheckCase | Prepare | Sample | Release
+Request = Introduce | CheckCase | Prepare | Sample | Surprise | Release
 
 
 class Introduction(msgspec.Struct, tag=True):
@@ -128,6 +137,17 @@ class Sampled(msgspec.Struct, tag=True):
     noise: str = ""
 
 
+class Surprised(msgspec.Struct, tag=True):
+    """What the call on new queries took, and the least of those before it, 0 for none; its result is in slot 0."""
+
+    status: Status
+    reason: str = ""
+    unseen_ns: int = 0
+    seen_ns: int = 0
+    calls_ns: int = 0
+    noise: str = ""
+
+
 class CaseChecked(msgspec.Struct, tag=True):
     """How a case went, in ``agreement.conformance``'s words."""
 
@@ -139,4 +159,4 @@ class Released(msgspec.Struct, tag=True):
     pass
 
 
-Reply = Introduction | CaseChecked | Prepared | Sampled | Released
+Reply = Introduction | CaseChecked | Prepared | Sampled | Surprised | Released

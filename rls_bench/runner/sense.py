@@ -15,6 +15,7 @@ _REPLIES = {
     messages.Introduce: messages.Introduction,
     messages.Prepare: messages.Prepared,
     messages.Sample: messages.Sampled,
+    messages.Surprise: messages.Surprised,
     messages.Release: messages.Released,
 }
 # Between two clocks of one machine; a turn's calls may exceed it by no more.
@@ -52,6 +53,8 @@ def nonsense(request: messages.Request, reply: messages.Reply) -> str:
             return "times that are none"
     elif isinstance(request, messages.Sample) and isinstance(reply, messages.Sampled) and reply.status == "ok":
         return _nonsense_sampled(request, reply)
+    elif isinstance(reply, messages.Surprised) and reply.status == "ok" and (reply.unseen_ns <= 0 or reply.seen_ns < 0):
+        return "times that are none"
     return ""
 
 

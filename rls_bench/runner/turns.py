@@ -16,6 +16,7 @@ from rls_bench.runner.crew import Crew
 from rls_bench.runner.process import WorkerLost
 from rls_bench.runner.quiet import Quiet
 from rls_bench.runner.sense import Clocks
+from rls_bench.runner.surprises import Surprises
 
 # A turn is about this long where samples are shorter, so that handing out turns costs little.
 _TURN_SECONDS = 0.03
@@ -35,6 +36,7 @@ class Turns:
 
     def __init__(self, course: Course) -> None:
         self._course = course
+        self._surprises = Surprises(course)
         self._sample_seconds: dict[tuple[Cell, Question], float] = {}
         self._rejections: dict[tuple[Cell, Question], int] = {}
         self._clocks: dict[Cell, Clocks] = {}
@@ -56,6 +58,7 @@ class Turns:
             turns = self.next_turns(crew, launch, cells, late)
             if not turns:
                 if (disturber := quiet.last_disturber()) is None:
+                    self._surprises.take(crew, launch, cells)
                     return
                 quiet = self._quieten(crew, launch, cells[0].index, disturber)
                 continue

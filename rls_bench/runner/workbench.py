@@ -27,6 +27,7 @@ from rls_bench.referee.intact import Intact
 from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
+from rls_bench.referee.surprise import surprise
 from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
 from rls_bench.runner import interview, kin, messages, room
 from rls_bench.runner.kernels import kernels_of
@@ -36,6 +37,11 @@ from rls_bench.timing import caches, calibrate, cuda, stopwatch
 # More distinct inputs than this tell nothing new.
 _MOST_INPUTS = 3
 _STDOUT = 1
+_KINDS: dict[type, type[messages.Prepared] | type[messages.Sampled] | type[messages.Surprised]] = {
+    messages.Prepare: messages.Prepared,
+    messages.Sample: messages.Sampled,
+    messages.Surprise: messages.Surprised,
+}
 
 
 @dataclass
@@ -82,16 +88,17 @@ class Workbench:
             self._drop()
             self._tray.clear()
             return messages.Released()
-        reply: messages.Prepared | messages.Sampled
+        reply: messages.Prepared | messages.Sampled | messages.Surprised
         try:
             if isinstance(request, messages.Prepare):
                 reply = self._prepare(request, descriptors[0])
+            elif isinstance(request, messages.Surprise):
+                reply = self._surprise(request, descriptors[0])
             else:
                 reply = self._sample(request)
         # SystemExit and KeyboardInterrupt of a backend are its own fault like any other.
         except BaseException as error:
-            kind = messages.Prepared if isinstance(request, messages.Prepare) else messages.Sampled
-            reply = kind(*_status_of(error))
+            reply = _KINDS[type(request)](*_status_of(error))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -251,6 +258,22 @@ class Workbench:
         return messages.Sampled(
             "ok", samples_ns=samples, warmup_ns=warmup, handed=handed, began_ns=began, ended_ns=ended
         )
+
+    def _surprise(self, request: messages.Surprise, memory: int) -> messages.Surprised:
+        bench = self._bench
+        if bench is None:
+            return messages.Surprised("failed", "no problem is prepared")
+        operands, queries = bench.operands[0], Pool(memory, request.layout)
+        result, unseen_ns, seen_ns = surprise(
+            operands, lambda: self._called(bench.calls[0]), request.contents.of(0), queries, request.calls
+        )
+        self._tray.put(0, result_parts(result, bench.problem))
+        finding = self._meddled()
+        if finding is None and (changed := operands.changed()):
+            finding = _changed(changed)
+        if finding is not None:
+            return messages.Surprised(finding.status, finding.reason)
+        return messages.Surprised("ok", unseen_ns=unseen_ns, seen_ns=seen_ns)
 
     def _hand_over(
         self, bench: _Bench, slot: int, timed: stopwatch.Timed, which: int, each_anew: bool

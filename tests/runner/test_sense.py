@@ -15,12 +15,14 @@ import pytest
 from rls_bench.problems.problem import Problem
 from rls_bench.referee import wire
 from rls_bench.referee.contents import Contents
+from rls_bench.referee.messages import Layout
 from rls_bench.runner import messages, sense
 from rls_bench.runner.process import Worker, WorkerLost
 
 PROBLEM = Problem(1, 2, 2, 16, 24, 16, 16)
 SAMPLE = messages.Sample("warm", 2, 1, Contents("seed", 0))
 HANDED = [messages.Handed(0, 0, 3), messages.Handed(1, 0, 9)]
+SURPRISE = messages.Surprise(Layout(PROBLEM, 1.0, ()), Contents("seed", 0), 3)
 SAMPLED = messages.Sampled("ok", samples_ns=[5e6, 5e6], handed=HANDED, calls_ns=10_000_000)
 
 
@@ -147,3 +149,11 @@ def test_no_call_is_faster_than_any_machine_could_be() -> None:
     )
     instant = messages.Sampled("ok", samples_ns=[100.0, 100.0], handed=HANDED, calls_ns=9_000_000)
     assert "no machine does these products" in sense.Clocks(large, 2).complaint(SAMPLE, instant, 10_000_000)
+
+
+def test_a_surprise_takes_time() -> None:
+    assert sense.nonsense(SURPRISE, messages.Surprised("ok", unseen_ns=9, seen_ns=0)) == ""
+    assert sense.nonsense(SURPRISE, messages.Surprised("wrong", "changed its input query")) == ""
+    for unseen_ns, seen_ns in ((0, 5), (-1, 5), (5, -1)):
+        assert sense.nonsense(SURPRISE, messages.Surprised("ok", unseen_ns=unseen_ns, seen_ns=seen_ns))
+    assert sense.nonsense(SURPRISE, SAMPLED)

@@ -88,6 +88,32 @@ def test_results_of_distinct_inputs_are_handed_over_with_what_they_were_of(quest
         assert sampled.status == "ok", sampled.reason
 
 
+@pytest.mark.parametrize("calls", [0, 3])
+def test_a_call_on_queries_that_it_never_saw_is_timed_and_right(calls: int) -> None:
+    judged = bench("HEALTHY")
+    judged.prepare()
+    judged.sample(patience_ns=1)
+    reply = judged.surprise(calls)
+    assert reply.status == "ok", reply.reason
+    assert reply.unseen_ns > 0
+    assert bool(reply.seen_ns) == bool(calls)
+    # What is timed afterwards is what it was.
+    assert judged.sample(patience_ns=1).status == "ok"
+
+
+def test_who_is_right_as_long_as_it_has_seen_its_queries_is_wrong_in_the_end() -> None:
+    judged = Judged("cheats_in_figures:RIGHT_ON_OLD_QUERIES", PROBLEM)
+    assert judged.prepare().status == judged.sample(patience_ns=1).status == "ok"
+    assert judged.surprise().status == "wrong"
+
+
+def test_there_is_no_surprise_for_who_has_prepared_nothing() -> None:
+    judged = bench("HEALTHY")
+    judged.prepare()
+    judged.bench.answer(messages.Release(), [])
+    assert judged.surprise().reason == "no problem is prepared"
+
+
 @pytest.mark.parametrize("name", ["PACKED_BY_SHAPE", "VALUES_PACKED_BY_SHAPE"])
 def test_what_was_packed_for_another_set_of_inputs_is_wrong(name: str) -> None:
     judged = Judged(f"cheats_in_figures:{name}", PROBLEM)
