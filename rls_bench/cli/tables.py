@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rls_bench.records.words import floor_in_words
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -218,10 +220,10 @@ def _latencies(records: Sequence[Record]) -> Latencies:
 def _floors(records: Sequence[Record], noise_floor: float | None) -> str | None:
     """What differs by less is the same, for each question; nothing where there was no A/A pair."""
     floors = next((record.noise_floors for record in records if record.noise_floors), {})
-    words = [f"{question} {floor:.1%}" for question, floor in floors.items()]
-    if not words and noise_floor is not None:
-        words = [f"{noise_floor:.1%}"]
-    return f"noise floor {', '.join(words)}: a smaller difference is none" if words else None
+    said = [f"{question} {floor_in_words(floor)}" for question, floor in floors.items()]
+    if not said and noise_floor is not None:
+        said = [floor_in_words(noise_floor)]
+    return f"noise floor {', '.join(said)}: a smaller difference is none" if said else None
 
 
 def _milliseconds(latency: Interval | None) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from rls_bench.records.flips import flips
+from rls_bench.records.words import floor_in_words
 from rls_bench.report.palette import FLOOR
 from rls_bench.report.panels import has_one, panels
 from rls_bench.report.results import Results
@@ -267,7 +268,7 @@ def _machines(results: Results) -> Table:
                 "triton": machine.triton or "",
                 "commit": _words(own["commit"].str[:12]),
                 "runs": f"{own['run'].nunique()}, last {own['created'].max()}",
-                "noise": f"{floor:.1%}" if pd.notna(floor) else "not measured",
+                "noise": floor_in_words(floor) if pd.notna(floor) else "not measured",
                 "records": len(results.records)
                 if len(results.machines) == 1
                 else own.groupby(["run", "label", "work"]).ngroups,

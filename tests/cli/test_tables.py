@@ -61,3 +61,11 @@ def test_the_fastest_is_held_against_what_is_taken_today(capsys: pytest.CaptureF
     assert f" {judged.over_today:.2f} flex " in told("sdpa-cpu", "flex")
     assert "× today" in told("keyfold")
     assert tables.judged(found[0], 0.01, latencies, ("keyfold",)).over_today is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("floor", "words"), [(0.042, "noise floor 4.2%: "), (3.2e15, "noise floor over 100%: ")])
+def test_a_noise_floor_of_two_launches_is_no_figure(
+    floor: float, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables.show(Console(), groups()[0], floor)
+    assert words in " ".join(capsys.readouterr().out.split())
