@@ -32,7 +32,9 @@ class Outlook:
         self._forecast: Forecast | None = None
         self._fit: Fit | None = None
         # What the slices done so far were expected to take, and what they took, without turns: compiling, and the rest.
-        self._compiling, self._checking = _Pace(), _Pace()
+        # What is to be compiled is a backend's own word, which may be hours that nothing takes: others' problems shall not
+        # be left out for that.
+        self._compiling, self._checking = _Pace(least=0.0), _Pace(least=1 / _MOST_PACE)
         # Of the slice under way, until its checks have shown the pace: what was expected, and where time had gone.
         self._under_way: tuple[Slice, Effort] | None = None
         # By problem, the seconds that are waited for those that compile for themselves.
@@ -235,7 +237,8 @@ class Outlook:
 class _Pace:
     """How much longer things take than was expected."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: float) -> None:
+        self._least = least
         self._expected = self._took = 0.0
 
     def add(self, expected: float, took: float) -> None:
@@ -246,4 +249,4 @@ class _Pace:
     def factor(self) -> float:
         """By which to multiply what is expected of the next."""
         pace = self._took / self._expected if self._expected > 0 else 1.0
-        return min(max(pace, 1 / _MOST_PACE), _MOST_PACE)
+        return min(max(pace, self._least), _MOST_PACE)

@@ -172,3 +172,14 @@ def test_a_launch_goes_on_with_the_problems_that_have_room(monkeypatch: pytest.M
     assert not run.outlook.has_room(1, again=True)
     run.seconds = 174
     assert not run.outlook.has_room_for_launch([0, 1])
+
+
+def test_hours_of_compiling_that_come_to_nothing_leave_no_problem_of_others_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch, {"cpu": [{"first": 3600.0}, {"second": 7200.0}]}, checks=(10, 5))
+    assert "leaves out" in run.title
+    run.turns_after_checks(0, 1, 10)
+    assert run.outlook.has_room(1, again=False)
+    run.turns_after_checks(1, 1, 10)
+    assert run.outlook.has_room_for_launch([0, 1])
