@@ -32,8 +32,8 @@ class Outlook:
         self._forecast: Forecast | None = None
         self._fit: Fit | None = None
         # What the slices done so far were expected to take, and what they took, without turns: compiling, and the rest.
-        # What is to be compiled is a backend's own word, which may be hours that nothing takes: others' problems shall not
-        # be left out for that.
+        # What is to be compiled is a backend's own word. Where hours come to nothing, no problem of others' is left out
+        # for them.
         self._compiling, self._checking = _Pace(least=0.0), _Pace(least=1 / _MOST_PACE)
         # Of the slice under way, until its checks have shown the pace: what was expected, and where time had gone.
         self._under_way: tuple[Slice, Effort] | None = None
