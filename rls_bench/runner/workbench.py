@@ -17,22 +17,22 @@ import torch  # isort: skip
 
 from rls_bench.backends import registry
 from rls_bench.backends.interface import Backend, Call
-from rls_bench.backends.words import one_line, told
-from rls_bench.errors import BackendUnavailable, BackendUnsupported
+from rls_bench.backends.words import one_line
 from rls_bench.machines import vector_math
 from rls_bench.probes.registry import observe
 from rls_bench.problems.problem import Problem
-from rls_bench.records.record import Question, Status
+from rls_bench.records.record import Question
 from rls_bench.referee.intact import Intact
 from rls_bench.referee.operands import Operands
 from rls_bench.referee.pool import Pool
 from rls_bench.referee.results import Tray
 from rls_bench.referee.surprise import surprise
-from rls_bench.referee.trial import SLOTS, Finding, Trial, Wrong, result_parts
-from rls_bench.runner import interview, kin, messages, room
+from rls_bench.referee.trial import SLOTS, Finding, Trial, result_parts
+from rls_bench.runner import interview, kin, messages, watches
 from rls_bench.runner.kernels import kernels_of
+from rls_bench.runner.outcomes import status_of
 from rls_bench.runner.settings import settings
-from rls_bench.timing import caches, calibrate, cuda, stopwatch
+from rls_bench.timing import caches, calibrate, stopwatch
 
 # More distinct inputs than this tell nothing new.
 _MOST_INPUTS = 3
@@ -98,7 +98,7 @@ class Workbench:
                 reply = self._sample(request)
         # SystemExit and KeyboardInterrupt of a backend are its own fault like any other.
         except BaseException as error:
-            reply = _KINDS[type(request)](*_status_of(error))
+            reply = _KINDS[type(request)](*status_of(error))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -201,11 +201,11 @@ class Workbench:
         if bench is None:
             return messages.Sampled("failed", "no problem is prepared")
         on_cpu = bench.problem.device == "cpu"
-        if request.question == "cold" and on_cpu and not _fits_in_cache(bench.problem):
+        if request.question == "cold" and on_cpu and not watches.fits_in_cache(bench.problem):
             return messages.Sampled("ok", "its inputs fit in no cache, so that every call is a cold one")
         watch = bench.stopwatches.get(request.question)
         if watch is None:
-            watch = bench.stopwatches[request.question] = _stopwatch(request.question, bench)
+            watch = bench.stopwatches[request.question] = self._stopwatch(request.question, bench)
         # What stays warm takes the same inputs for a whole turn.
         each_anew = request.question in ("cold", "host")
         first = bench.turn % len(bench.calls)
@@ -258,6 +258,9 @@ class Workbench:
         return messages.Sampled(
             "ok", samples_ns=samples, warmup_ns=warmup, handed=handed, began_ns=began, ended_ns=ended
         )
+
+    def _stopwatch(self, question: Question, bench: _Bench) -> stopwatch.Stopwatch:
+        return watches.stopwatch_for(question, bench.problem, lambda which: bench.operands[which].renew())
 
     def _surprise(self, request: messages.Surprise, memory: int) -> messages.Surprised:
         bench = self._bench
@@ -321,48 +324,8 @@ class Workbench:
                 torch.cuda.empty_cache()
 
 
-def _stopwatch(question: Question, bench: _Bench) -> stopwatch.Stopwatch:
-    problem = bench.problem
-    if problem.device == "cuda":
-        if question == "cold":
-            return cuda.ColdL2(torch.cuda, caches.flusher("cuda"))
-        watches: dict[Question, Callable[[Any], stopwatch.Stopwatch]] = {
-            "warm": cuda.WarmL2,
-            "graph": cuda.Graph,
-            "host": cuda.Host,
-        }
-        return watches[question](torch.cuda)
-
-    def renew(which: int) -> None:
-        bench.operands[which].renew()
-
-    if question == "cold":
-        return stopwatch.Cold(renew=renew)
-    return stopwatch.Warm(primes=_fits_in_cache(problem), renew=renew)
-
-
-def _fits_in_cache(problem: Problem) -> bool:
-    return problem.input_bytes < caches.last_level_bytes(problem.device)
-
-
 def _changed(names: list[str]) -> Finding:
     return Finding("wrong", f"changed its input {', '.join(names)}")
-
-
-def _status_of(error: BaseException) -> tuple[Status, str]:
-    if isinstance(error, Wrong):
-        return "wrong", str(error)
-    # What this machine lacks, or cannot do, is no fault of the backend's.
-    if isinstance(error, BackendUnavailable):
-        return "unavailable", one_line(str(error))
-    if isinstance(error, BackendUnsupported):
-        return "unsupported", one_line(str(error))
-    if (place := room.lacking(error)) is not None:
-        return "unavailable", one_line(f"there is no room to write in {place}: free some, or set TMPDIR; {told(error)}")
-    # torch's CPU allocator raises a plain RuntimeError.
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in told(error):
-        return "out_of_memory", told(error)
-    return "failed", told(error)
 
 
 def _printed_bytes() -> int:
