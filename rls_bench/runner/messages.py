@@ -138,7 +138,7 @@ class Sampled(msgspec.Struct, tag=True):
 
 
 class Surprised(msgspec.Struct, tag=True):
-    """What the call on new queries took, and the least of those before it, 0 for none; its result is in slot 0."""
+    """What the call on new queries took, and the median of those before it, 0 for none; its result is in slot 0."""
 
     status: Status
     reason: str = ""
