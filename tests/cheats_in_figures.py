@@ -216,6 +216,18 @@ def kept_row_by_row(inputs: Inputs) -> Callable[[int], Any]:
     return _kept_apart(inputs, lambda query: query.sum(-1, dtype=torch.float64).flatten().tolist())
 
 
+def folded_after_twenty_calls(inputs: Inputs) -> Callable[[int], Any]:
+    """Its inputs are constants by then, as a compiler folds what it captured."""
+    kept: list[Any] = []
+
+    def call(count: int) -> Any:
+        if count < 20:
+            kept[:] = [right(inputs)]
+        return kept[0].clone()
+
+    return call
+
+
 def right_on_old_queries(inputs: Inputs) -> Callable[[int], Any]:
     """Knows each row that it was shown in its first calls, and is at a loss with another."""
     known: set[float] = set()
@@ -251,6 +263,7 @@ CHEATS: dict[str, Trick] = {
         one_call_behind_once_warm,
         smoothed_with_the_call_before_once_warm,
         finished_by_the_next_call_once_warm,
+        folded_after_twenty_calls,
         right_on_old_queries,
         packed_by_shape,
         values_packed_by_shape,

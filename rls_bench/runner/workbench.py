@@ -36,6 +36,10 @@ from rls_bench.timing import caches, calibrate, stopwatch
 
 # More distinct inputs than this tell nothing new.
 _MOST_INPUTS = 3
+# What is folded or compiled once warm is so by then: before new queries come, a backend has been called so often, where
+# calls are so short that it takes no longer than this.
+_WARM_CALLS = 32
+_WARMING_NS = 30_000_000
 _STDOUT = 1
 _KINDS: dict[type, type[messages.Prepared] | type[messages.Sampled] | type[messages.Surprised]] = {
     messages.Prepare: messages.Prepared,
@@ -68,6 +72,8 @@ class Workbench:
         self._tray = Tray(tray)
         self._bench: _Bench | None = None
         self._calls_ns = self._last_ns = 0
+        # Calls on the problem so far, of all its inputs together.
+        self._made = 0
         self._children: list[int] = []
         self._resolution_ns = clock.resolution_ns()
         self._intact = Intact()
@@ -153,6 +159,7 @@ class Workbench:
         result = call()
         self._last_ns = clock.now_ns() - start
         self._calls_ns += self._last_ns
+        self._made += 1
         return result
 
     def _whole_call_ns(self, call: Call, problem: Problem) -> int:
@@ -223,6 +230,7 @@ class Workbench:
                     bench.operands[number].renew()
             last = watch.time(bench.calls, bench.turn, loops)
             self._calls_ns += last.calls_ns
+            self._made += loops
             which = (bench.turn + (loops - 1 if each_anew else 0)) % len(bench.calls)
             bench.turn += loops if each_anew else 0
             return last.elapsed_ns
@@ -267,8 +275,9 @@ class Workbench:
         if bench is None:
             return messages.Surprised("failed", "no problem is prepared")
         operands, queries = bench.operands[0], Pool(memory, request.layout)
+        calls = max(request.calls, min(_WARM_CALLS - self._made, _WARMING_NS // max(1, bench.call_ns)))
         result, unseen_ns, seen_ns = surprise(
-            operands, lambda: self._called(bench.calls[0]), request.contents.of(0), queries, request.calls
+            operands, lambda: self._called(bench.calls[0]), request.contents.of(0), queries, calls
         )
         self._tray.put(0, result_parts(result, bench.problem))
         finding = self._meddled()
@@ -317,6 +326,7 @@ class Workbench:
 
     def _drop(self) -> None:
         self._bench = None
+        self._made = 0
         gc.collect()
         if torch.cuda.is_available():
             # After a fault on the device nothing there works any more; the reply tells of the fault itself.

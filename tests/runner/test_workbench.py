@@ -107,6 +107,15 @@ def test_who_is_right_as_long_as_it_has_seen_its_queries_is_wrong_in_the_end() -
     assert judged.surprise().status == "wrong"
 
 
+def test_what_goes_stale_once_warm_is_warm_before_new_queries_come() -> None:
+    """Checks, and a sample or two of long calls, are fewer than a kernel needs to have folded its inputs in."""
+    judged = Judged("cheats_in_figures:FOLDED_AFTER_TWENTY_CALLS", PROBLEM)
+    assert judged.prepare().status == "ok"
+    reply = judged.surprise(calls=0)
+    assert reply.status == "wrong"
+    assert "kept from before" in reply.reason
+
+
 def test_there_is_no_surprise_for_who_has_prepared_nothing() -> None:
     judged = bench("HEALTHY")
     judged.prepare()
