@@ -24,6 +24,8 @@ from rls_bench.referee.wire import Channel, Closed
 
 # Draws and their truths are kept for later launches, up to this.
 _MOST_BYTES = 512 << 20
+# Each holds some eight descriptors, for what is mapped holds one of its own; a process may have a thousand.
+_MOST_JUDGES = 64
 
 
 class Service:
@@ -72,7 +74,9 @@ class Service:
         return self._judges[request]
 
     def _make_room(self) -> None:
-        while len(self._judges) > 2 and sum(judge.size for _, judge in self._judges.values()) > _MOST_BYTES:
+        while len(self._judges) > 2 and (
+            len(self._judges) > _MOST_JUDGES or sum(judge.size for _, judge in self._judges.values()) > _MOST_BYTES
+        ):
             memory, judge = self._judges.pop(next(iter(self._judges)))
             os.close(memory)
             judge.close()

@@ -103,3 +103,13 @@ def test_only_who_is_slow_in_every_try_has_kept_results(
     verdict = checking.check(cheats.RIGHT, PROBLEM, cast(Referee, LocalReferee()))
     assert verdict.status == status, verdict.reason
     assert len(tries) == max(3, min(slow + 1, novelty.MOST_TRIES))
+
+
+def test_hundreds_of_checks_leave_few_descriptors_open() -> None:
+    """Whoever asks one referee again and again, as a reward loop does, must not run out of them."""
+    referee, before = LocalReferee(), len(os.listdir("/proc/self/fd"))
+    for number in range(300):
+        given = Draw(PROBLEM, f"salt {number}")
+        for memory, _ in (referee.draw(given), *(referee.draw_unseen(given, f"{salt}") for salt in range(3))):
+            os.close(memory)
+    assert len(os.listdir("/proc/self/fd")) - before <= 8 * 64

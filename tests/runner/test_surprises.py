@@ -113,7 +113,7 @@ def test_who_cannot_win_is_not_asked(left_out: Cell) -> None:
 def test_a_kernel_that_keeps_rows_is_caught_in_a_run(tmp_path: Path) -> None:
     """In as many samples as it takes to have seen all rows; before that it is timed for what they cost."""
     problem = Problem(1, 8, 1, 1, 16384, 16, 16, inputs="random")
-    plan = Plan([problem], ["cheats_in_figures:KEPT_HEAD_BY_HEAD", "eager"], launches=2, budget_seconds=15, race=False)
+    plan = Plan([problem], ["cheats_in_figures:KEPT_HEAD_BY_HEAD", "eager"], launches=3, budget_seconds=30, race=False)
     records = run(plan, tmp_path / "results.jsonl").records
     caught, honest = (next(record for record in records if record.label == label) for label in plan.backends)
     assert caught.status == "failed"
