@@ -141,7 +141,7 @@ class _Test:
     @property
     def unchanged(self) -> float:
         """The chance of as much, to either side, where nothing has changed."""
-        return 2 * self._beyond(0.0)
+        return min(1.0, 2 * self._beyond(0.0))
 
     @property
     def at_margin(self) -> float:

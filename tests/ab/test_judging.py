@@ -115,3 +115,9 @@ def test_where_much_scatters_a_change_must_be_beyond_doubt_before_it_is_beyond_t
     found = judge(pairs(1.005, 6, scatter=0.005), 1e-6)[0]
     assert found.verdict == "AMBIGUOUS"
     assert judge(pairs(1.008, 6, scatter=0.005), 1e-6)[0].verdict == "SLOWER"
+
+
+def test_a_clock_too_coarse_to_see_any_difference_sees_none() -> None:
+    """Ratios that are all alike have no error at all, and are no chance above one."""
+    found = judge({0: [0.0] * 4, 1: [0.0] * 4}, 0.02)
+    assert [found[cell].verdict for cell in (0, 1)] == ["SAME", "SAME"]
